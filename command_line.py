@@ -1,0 +1,279 @@
+"""The command line: arguments, prompts, exit codes, signals, and events for people or as JSON.
+
+What all three programs have in common; it knows nothing of peers and seeds.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from journal import Event, printable
+from messages import Address, AddressInUse, BadAddress
+from settings import CONFIG_FILE, LOG_FILE, VERSION
+
+T = TypeVar("T")
+
+SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2  # exit codes
+
+
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM: raised in the main thread, wherever that is."""
+
+
+# ---- arguments -----------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One clear line, and the exit code of bad input."""
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (--help shows what is possible)\n")
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that all programs share."""
+    common = _Parser(description=description, allow_abbrev=False)
+    common.add_argument(
+        "--host", default="localhost", help="address to listen on: a name, IPv4 or IPv6"
+    )
+    common.add_argument(
+        "--advertise", metavar="HOST[:PORT]", help="address others are told to dial"
+    )
+    common.add_argument("--config", default=CONFIG_FILE, metavar="FILE", help="the list of seeds")
+    common.add_argument("--log", default=LOG_FILE, metavar="FILE", help="where events are appended")
+    common.add_argument("--json", action="store_true", help="events as JSON, one object a line")
+    common.add_argument(
+        "--verbose", action="store_true", help="show each liveness test and forwarded message too"
+    )
+    common.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    return common
+
+
+def port_number(text: str) -> int:
+    """A port from a person. Raises ValueError that says what was expected."""
+    return _whole_number(text, "a port from 1 to 65535", 1, 65535)
+
+
+def count_number(text: str) -> int:
+    """How many of something, from a person. Raises ValueError."""
+    return _whole_number(text, "a whole number from 1 to 1000", 1, 1000)
+
+
+def _whole_number(text: str, expected: str, least: int, most: int) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+        raise ValueError(f"expected {expected}, got {text!r:.60}")
+    return int(text)
+
+
+def argument(convert: Callable[[str], T]) -> Callable[[str], T]:
+    """A converter for argparse whose ValueError becomes the user's one line."""
+
+    def converted(text: str) -> T:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return converted
+
+
+def seconds(text: str) -> float:
+    """A time from a person. Raises ValueError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"expected seconds, 0 or more, got {text!r:.60}")
+    return number
+
+
+def times(text: str) -> int:
+    """How often, from a person; 0 may mean something. Raises ValueError."""
+    return _whole_number(text, "a whole number, 0 or more", 0, 10**18)
+
+
+def address_text(text: str) -> str:
+    """An address from a person, as `host:port`. Raises ValueError."""
+    return str(Address.parse(text))
+
+
+# ---- prompts -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question to the person, and what an empty line means."""
+
+    question: str
+    default: int
+    shown: str = ""  # the default in words, if the number says little
+
+
+def started(given: int | None, prompt: Prompt, start: Callable[[int], T], as_json: bool) -> T:
+    """What `start` makes at the port given, or else asked for; a busy one is asked for again.
+
+    Ends the program with exit code 2 and one line when it cannot be started.
+    """
+    while True:
+        port = answer(prompt, port_number, as_json) if given is None else given
+        try:
+            return start(port)
+        except AddressInUse as error:
+            complain(str(error))
+            if given is not None or not sys.stdin.isatty():
+                raise SystemExit(BAD_INPUT) from error
+        except BadAddress as error:
+            complain(str(error))
+            raise SystemExit(BAD_INPUT) from error
+        except OSError as error:  # the log, or the config file
+            complain(f"{error.filename}: {error.strerror}")
+            raise SystemExit(BAD_INPUT) from error
+
+
+def answer(prompt: Prompt, convert: Callable[[str], int], as_json: bool) -> int:
+    """What a person answers; an empty line takes the default.
+
+    A bad answer is explained and asked again on a terminal; else the program ends with exit code 2.
+    """
+    while True:
+        text = _read_answer(f"{prompt.question} [{prompt.shown or prompt.default}]: ", as_json)
+        try:
+            return convert(text) if text.strip() else prompt.default
+        except ValueError as error:
+            complain(str(error))
+            if not sys.stdin.isatty():
+                raise SystemExit(BAD_INPUT) from error
+
+
+def _read_answer(prompt: str, as_json: bool) -> str:
+    if sys.stdin.isatty() and not as_json:
+        with contextlib.suppress(EOFError):
+            return input(prompt)
+        return ""
+    print(prompt, end="", file=sys.stderr if as_json else sys.stdout, flush=True)
+    return sys.stdin.buffer.readline().decode(errors="replace")
+
+
+def complain(text: str) -> None:
+    """One line for the person, where it does not mix with events."""
+    print(f"{Path(sys.argv[0]).name}: {printable(text)}", file=sys.stderr, flush=True)
+
+
+# ---- events --------------------------------------------------------------------------------------
+
+_SENTENCES = {
+    "listening": "listening on {address}",
+    "registered": "registered with seed {seed}",
+    "seed_unreachable": "seed {seed} cannot be reached: {reason}",
+    "peer_list": "other peers that the seeds know: {peers}",
+    "neighbour_up": "linked with {neighbour} ({direction})",
+    "neighbour_down": "link with {neighbour} ended: {reason}",
+    "suspect": "{neighbour} is suspect: {reason}",
+    "dead": "{neighbour} is dead: {reason}",
+    "message": "{origin} says: {text}",
+    "direct": "{origin} says to you alone: {text}",
+    "gap": "messages {first_seq} to {last_seq} of {origin} are lost: nobody has them any more",
+    "isolated": "no neighbour left and none reachable; trying on",
+    "peer_registered": "{peer} registered; peers: {peers}",
+    "peer_removed": "{peer} removed: {reason}; peers: {peers}",
+    "dead_report": "{reporter} reported {peer} dead; verdict: {verdict}",
+    "liveness_test": "asked {neighbour} for a sign of life",
+    "forwarded": "sent {neighbour} messages {first_seq} to {last_seq} of {origin}",
+    "error": "a fault in this program, please report it: {reason}",
+    "stopped": "stopped: {reason}",
+}
+
+
+def sentence(event: Event, names_self: bool = False) -> str:
+    """An event in words, safe to show on a terminal."""
+    shown = {key: printable(str(value)) for key, value in event.items()}
+    if "base64" in event:
+        shown["text"] = f"(bytes) {shown['base64']}"
+    clock = time.strftime("%H:%M:%S", time.localtime(event["at"]))
+    who = f"{shown['self']}  " if names_self else ""
+    return f"{clock}  {who}{_SENTENCES[event['event']].format_map(shown)}"
+
+
+class Screen:
+    """Standard output: events as sentences, or as JSON."""
+
+    def __init__(self, as_json: bool, names_self: bool = False) -> None:
+        self._as_json = as_json
+        self._names_self = names_self  # there are several peers and seeds on this screen
+        self._lock = threading.Lock()  # one line at a time
+        self.is_gone = False  # nobody reads it any more
+
+    def show(self, event: Event) -> None:
+        """An event."""
+        if self._as_json:
+            self.write(json.dumps(event, ensure_ascii=False))
+        else:
+            self.write(sentence(event, self._names_self))
+
+    def say(self, text: str) -> None:
+        """Something that is no event: it stays out of the JSON."""
+        if self._as_json:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self.write(text)
+
+    def write(self, line: str) -> None:
+        with self._lock:
+            if self.is_gone:
+                return
+            try:
+                sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
+                sys.stdout.buffer.flush()
+            except (OSError, ValueError):  # as in `peer.py --json | head -1`: time to stop
+                self.is_gone = True
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+# ---- running -------------------------------------------------------------------------------------
+
+
+def run(program: Callable[[], int]) -> int:
+    """Run a program until it ends by itself or is told to. Returns the exit code."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    with _signals():
+        try:
+            return program()
+        except Stopped:
+            return SUCCESS
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        ignore_signals()
+        raise Stopped
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        ignore_signals()
+
+
+def ignore_signals() -> None:
+    """The end has begun: another Ctrl-C cannot make it come faster."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+
+
+def wait_for_ever() -> NoReturn:
+    """Until Stopped is raised."""
+    while True:
+        threading.Event().wait()

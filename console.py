@@ -1,0 +1,278 @@
+"""The programs `seed.py` and `peer.py` as a person meets them, and a peer's console."""
+
+import argparse
+import importlib
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from command_line import (
+    FAILURE,
+    SUCCESS,
+    Prompt,
+    Screen,
+    address_text,
+    argument,
+    complain,
+    ignore_signals,
+    parser,
+    port_number,
+    run,
+    seconds,
+    sentence,
+    started,
+    times,
+    wait_for_ever,
+)
+from journal import Event
+from messages import NetworkError
+from peer import Peer
+from seed import Seed
+
+DRAIN_LOOK_INTERVAL_S = 0.05
+LONELY_DRAIN_S = 10.0  # without any neighbour for so long, what was typed has reached nobody
+REMEMBERED_MESSAGES = 1000  # for /history
+
+HELP = """\
+TEXT                  say it to everyone (//x says /x)
+/to HOST:PORT TEXT    say it to one peer alone
+/neighbours           the peers this one is linked with
+/members              all live peers, asked of the seeds
+/seeds                the seeds, and where this peer is registered
+/stats                counters
+/history [N]          the last N messages heard (10)
+/quit                 leave the network"""
+
+
+def run_seed() -> int:
+    """The program `seed.py`. Returns its exit code."""
+    return run(_seed_program)
+
+
+def run_peer() -> int:
+    """The program `peer.py`. Returns its exit code."""
+    return run(_peer_program)
+
+
+def _seed_program() -> int:
+    arguments_parser = parser("Start one seed: it introduces peers to each other.")
+    arguments_parser.add_argument(
+        "port", nargs="?", type=argument(port_number), metavar="PORT", help="asked if left out"
+    )
+    arguments = arguments_parser.parse_args()
+    screen = Screen(arguments.json)
+
+    def start(port: int) -> Seed:
+        seed = Seed(
+            port,
+            arguments.host,
+            advertise=arguments.advertise,
+            config=arguments.config,
+            log=arguments.log,
+            on_event=screen.show,
+        )
+        seed.start()
+        return seed
+
+    seed = started(arguments.port, Prompt("Port of this seed", 12345), start, arguments.json)
+    try:
+        wait_for_ever()
+    finally:
+        ignore_signals()
+        seed.stop("told to stop")
+
+
+def _peer_program() -> int:
+    arguments = _peer_parser().parse_args()
+    screen = Screen(arguments.json)
+    past: deque[str] = deque(maxlen=REMEMBERED_MESSAGES)
+
+    def show(event: Event) -> None:
+        if event["event"] in ("message", "direct"):
+            past.append(sentence(event))
+        screen.show(event)
+
+    def start(port: int) -> Peer:
+        peer = Peer(
+            port,
+            arguments.host,
+            arguments.seed,
+            join=arguments.join,
+            advertise=arguments.advertise,
+            config=arguments.config,
+            log=arguments.log,
+            gossip_every_s=arguments.gossip_every,
+            gossip_count=arguments.gossip_count,
+            no_history=arguments.no_history,
+            verbose=arguments.verbose,
+            on_event=show,
+        )
+        peer.start()
+        return peer
+
+    prompt = Prompt("Port of this peer", 0, shown="a free one")
+    peer = started(arguments.port, prompt, start, arguments.json)
+    try:
+        return Console(peer, screen, past).run(arguments.drain)
+    finally:
+        ignore_signals()
+        peer.stop("told to stop")
+
+
+def _peer_parser() -> argparse.ArgumentParser:
+    peer_parser = parser("Join the network. Type a line, and everyone gets it; /help shows more.")
+    add = peer_parser.add_argument
+    address = argument(address_text)
+    add("port", nargs="?", type=argument(port_number), metavar="PORT", help="asked if left out")
+    add(
+        "--seed",
+        action="append",
+        type=address,
+        metavar="HOST:PORT",
+        help="a seed, instead of those in the config file; may be repeated",
+    )
+    add(
+        "--join",
+        action="append",
+        type=address,
+        default=[],
+        metavar="HOST:PORT",
+        help="a peer to enter by, even while no seed runs; may be repeated",
+    )
+    add(
+        "--gossip-every",
+        type=argument(seconds),
+        default=5.0,
+        metavar="SECONDS",
+        help="say hello to everyone so often; 0 never (default: 5)",
+    )
+    add(
+        "--gossip-count",
+        type=argument(times),
+        default=0,
+        metavar="N",
+        help="stop saying hello after N times (default: never)",
+    )
+    add("--drain", action="store_true", help="leave once the input has ended and all have it")
+    add("--no-history", action="store_true", help="hear only what is said from now on")
+    return peer_parser
+
+
+class Console:
+    """What a person types at a peer, line by line."""
+
+    def __init__(self, peer: Peer, screen: Screen, past: deque[str]) -> None:
+        self._peer = peer
+        self._screen = screen
+        self._past = past
+        self._commands = {
+            "neighbours": self._neighbours,
+            "members": self._members,
+            "seeds": self._seeds,
+            "stats": self._stats,
+            "history": self._history,
+            "to": self._to,
+            "help": self._help,
+        }
+
+    def run(self, drains: bool) -> int:
+        """Obey until /quit, or until all is heard once the input has ended. The exit code."""
+        if sys.stdin.isatty():
+            importlib.import_module("readline")  # gives `input` its editing and history
+
+            self._screen.say("Type a line and press Enter: everyone gets it. /help shows more.")
+        while (line := _read_line()) is not None:
+            if line.rstrip() == b"/quit":
+                return SUCCESS
+            if line:
+                self._obey(line)
+        return self._drain() if drains else wait_for_ever()
+
+    def _obey(self, line: bytes) -> None:
+        try:
+            if line.startswith(b"/") and not line.startswith(b"//"):
+                self._command(line[1:].decode(errors="replace"))
+            else:
+                self._peer.broadcast(line[1:] if line.startswith(b"//") else line)
+        except (NetworkError, ValueError) as error:
+            complain(str(error))
+
+    def _command(self, text: str) -> None:
+        name, _, rest = text.strip().partition(" ")
+        if name not in self._commands:
+            raise ValueError(f"there is no command /{name:.40}; /help lists them")
+        self._commands[name](rest.strip())
+
+    def _drain(self) -> int:
+        """Wait until every neighbour has what was typed."""
+        pause = threading.Event()
+        alone_since_s = time.monotonic()
+        while not self._peer.is_heard():
+            if self._peer.neighbours():
+                alone_since_s = time.monotonic()
+            elif time.monotonic() - alone_since_s > LONELY_DRAIN_S:
+                complain(f"no neighbour for {LONELY_DRAIN_S:.0f} s: not everything was heard")
+                return FAILURE
+            pause.wait(DRAIN_LOOK_INTERVAL_S)
+        return SUCCESS
+
+    # ---- commands ----
+
+    def _help(self, _: str) -> None:
+        self._say(HELP.splitlines())
+
+    def _neighbours(self, _: str) -> None:
+        rows = [("neighbour", "dialled by", "round trip", "behind by")]
+        for link in self._peer.links():
+            trip_s = link["round_trip_s"]
+            trip = "-" if trip_s is None else f"{1000 * trip_s:.1f} ms"
+            by = "us" if link["direction"] == "out" else "them"
+            rows.append((link["neighbour"], by, trip, f"{link['lag']} messages"))
+        self._say_table(rows, "no neighbours")
+
+    def _members(self, _: str) -> None:
+        self._say(self._peer.members() or ["no seed answered, or no peer is registered"])
+
+    def _seeds(self, _: str) -> None:
+        rows = [("seed", "registered there")]
+        rows += [(seed, "yes" if ours else "no") for seed, ours in self._peer.seeds().items()]
+        self._say_table(rows, "no seeds are listed")
+
+    def _stats(self, _: str) -> None:
+        self._say_table([(name, str(count)) for name, count in self._peer.stats().items()], "")
+
+    def _history(self, count: str) -> None:
+        wanted = times(count) if count else 10
+        self._say(list(self._past)[-wanted:] if wanted else [])
+
+    def _to(self, rest: str) -> None:
+        address, _, text = rest.partition(" ")
+        if not text:
+            raise ValueError("expected /to HOST:PORT TEXT")
+        self._peer.send(address, text.encode())
+
+    def _say_table(self, rows: Sequence[tuple[str, ...]], if_empty: str) -> None:
+        if len(rows) == 1 and if_empty:
+            self._say([if_empty])
+            return
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self._screen.say("  ".join(cells).rstrip())
+
+    def _say(self, lines: list[str]) -> None:
+        for line in lines:
+            self._screen.say(line)
+
+
+def _read_line() -> bytes | None:
+    """The next line that was typed or piped in, without its end; None when there is no more."""
+    if sys.stdin.isatty():
+        try:
+            return input().encode("utf-8", "surrogateescape")
+        except EOFError:
+            return None
+    line = sys.stdin.buffer.readline()
+    return line.rstrip(b"\r\n") if line else None

@@ -1,0 +1,253 @@
+"""A node among threads: its lock, its links, and its decisions carried out.
+
+Any thread may call any method. One lock guards the node and everything here; no system call is made
+while it is held. The threads themselves are in `peer.py`.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from gossip import Gap
+from link import Connection
+from messages import (
+    Address,
+    BroadcastTimeout,
+    Bye,
+    Direct,
+    Hello,
+    Message,
+    NotRunning,
+    Refused,
+    StreamKey,
+    Welcome,
+    stream_name,
+)
+from node import Action, Close, Node, Notify
+from wire import Run
+
+COLLECT_BYTES = 1 << 20  # taken from the inbox at a time
+MAX_EVENTS = 10_000  # waiting to be published; past that the oldest go first
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """A connection to a neighbour, and what its three threads share."""
+
+    neighbour: Address
+    connection: Connection
+    wake: threading.Condition  # there is something to send, or the link ends
+    is_waiting: bool = False  # the writer has nothing to send
+    last_words: Bye | None = None  # to be sent at the end
+    closing: threading.Event = field(default_factory=threading.Event)  # the node has let go of it
+    unread: threading.Event = field(default_factory=threading.Event)  # the reader has ended
+
+
+@dataclass(slots=True)
+class News:
+    """What the program has not been told yet."""
+
+    events: list[Notify | Direct]
+    items: list[Run | Gap]
+    is_last: bool
+
+
+class Driver:
+    """One node and its links."""
+
+    def __init__(self, node: Node, is_verbose: bool, carry_out: Callable[[Action], None]) -> None:
+        self.node = node
+        self._is_verbose = is_verbose
+        self._carry_out = carry_out  # does what needs a system call; called without the lock
+        self.lock = threading.Lock()  # guards the node, the links and the events
+        self._has_news = threading.Condition(self.lock)  # something to publish
+        self._has_room = threading.Condition(self.lock)  # a writer has made progress
+        self.links: dict[Address, Link] = {}
+        self._events: deque[Notify | Direct] = deque(maxlen=MAX_EVENTS)
+        self._is_leaving = False
+        self._is_over = False
+
+    # ---- deciding ----
+
+    def decide(
+        self, decide: Callable[..., list[Action]], *args: Any, of: Link | None = None
+    ) -> None:
+        """Let the node decide, and do what it says; if about a link, unless that has ended."""
+        with self.lock:
+            if of is not None and of.closing.is_set():
+                return
+            outside = self._apply(decide(*args, now_s()))
+        self._carry_out_all(outside)
+
+    def _apply(self, actions: list[Action]) -> list[Action]:
+        """Do what needs the lock and no system call; returns the rest."""
+        outside: list[Action] = []
+        for action in actions:
+            match action:
+                case Close(neighbour, last_words):
+                    link = self.links.pop(neighbour)
+                    link.last_words = last_words
+                    link.closing.set()
+                    link.wake.notify()
+                case Notify(event, _):
+                    if event != "liveness_test" or self._is_verbose:
+                        self._publish(action)
+                case _:
+                    outside.append(action)
+        self._ring()
+        return outside
+
+    def _ring(self) -> None:
+        """Wake whoever has something to do now."""
+        for neighbour in self.node.ready:
+            link = self.links.get(neighbour)
+            if link is not None and link.is_waiting:
+                link.is_waiting = False
+                link.wake.notify()
+        self.node.ready.clear()
+        if self.node.gossip.inbox:
+            self._has_news.notify()
+
+    def _carry_out_all(self, actions: list[Action]) -> None:
+        for action in actions:
+            self._carry_out(action)
+
+    # ---- links ----
+
+    def admit(self, connection: Connection, hello: Hello) -> Link | Refused | None:
+        """A peer wants to be our neighbour: the link, or why not; None while we are leaving."""
+        link = Link(hello.address, connection, threading.Condition(self.lock))
+        with self.lock:
+            if self._is_leaving:
+                return None
+            refused, actions = self.node.admit(hello, now_s())
+            outside = self._apply(actions)
+            if refused is None:
+                self.links[link.neighbour] = link
+        self._carry_out_all(outside)
+        return refused or link
+
+    def adopt(self, connection: Connection, dialled: Address, welcome: Welcome) -> Link | Bye:
+        """A peer that we dialled let us in: the link, or the words to part with."""
+        link = Link(welcome.address, connection, threading.Condition(self.lock))
+        with self.lock:
+            if self._is_leaving:
+                return Bye("leaving", is_leaving=True)
+            conflict, actions = self.node.link_up(dialled, welcome, now_s())
+            outside = self._apply(actions)
+            if not conflict:
+                self.links[link.neighbour] = link
+        self._carry_out_all(outside)
+        return Bye(conflict, is_leaving=False) if conflict else link
+
+    def receive(self, link: Link, items: list[Message | Run]) -> None:
+        """Frames have come. Raises WireError when the node finds fault with them."""
+        self.decide(self.node.receive, link.neighbour, items, of=link)
+
+    def next_batch(self, link: Link) -> list[Message | Run]:
+        """Wait for something to send to this neighbour; nothing once the link ends."""
+        batch: list[Message | Run] = []
+        with self.lock:
+            while not (batch or link.closing.is_set()):
+                if not self.node.has_something_for(link.neighbour):
+                    link.is_waiting = True
+                    self._has_room.notify_all()
+                    link.wake.wait()
+                    link.is_waiting = False
+                else:
+                    batch = self.node.take(link.neighbour)  # empty if others were faster
+            self._has_room.notify_all()
+            if self._is_verbose:
+                for forwarded in _forwarded(link.neighbour, batch, self.node.me.key):
+                    self._publish(forwarded)
+        return batch
+
+    def next_test_s(self, link: Link) -> float:
+        """How long until the neighbour's liveness is to be tested."""
+        with self.lock:
+            if link.closing.is_set():
+                return 0.0
+            return self.node.liveness.due_s(link.neighbour) - now_s()
+
+    # ---- saying and hearing ----
+
+    def broadcast(self, payload: bytes, timeout_s: float | None) -> int:
+        """Say it, once some neighbour is not far behind. Raises NotRunning, BroadcastTimeout."""
+        with self.lock:
+            if not self._may_go_on() and not self._has_room.wait_for(self._may_go_on, timeout_s):
+                raise BroadcastTimeout(f"every neighbour is far behind, for {timeout_s} s")
+            if self._is_leaving:
+                raise NotRunning("the peer is not running")
+            number = self.node.broadcast(payload, now_s())
+            self._ring()
+        return number
+
+    def is_heard(self) -> bool:
+        """Whether some neighbour is there, and all have shown that they have what we said."""
+        with self.lock:
+            is_heard = self.node.is_heard()
+            self._ring()
+            return is_heard
+
+    def publish(self, event: Notify | Direct) -> None:
+        """Something for the program to know."""
+        with self.lock:
+            self._publish(event)
+
+    def look_again(self) -> None:
+        """The program has begun to listen."""
+        with self.lock:
+            self._has_news.notify()
+
+    def wait_for_news(self, is_awaited: Callable[[], bool]) -> News:
+        """Whatever there is to tell; at once if it `is_awaited`, or if nothing will follow."""
+        with self.lock:
+            while not (self._events or self.node.gossip.inbox or self._is_over or is_awaited()):
+                self._has_news.wait()
+            events = list(self._events)
+            self._events.clear()
+            items = self.node.gossip.collect(COLLECT_BYTES)
+            return News(events, items, self._is_over and not self.node.gossip.inbox)
+
+    def _publish(self, event: Notify | Direct) -> None:
+        self._events.append(event)
+        self._has_news.notify()
+
+    # ---- the end ----
+
+    def leave(self, reason: str, flush_timeout_s: float) -> None:
+        """Send what is owed, as far as the time allows, and part from every neighbour."""
+        with self.lock:
+            self._is_leaving = True
+            self._has_room.notify_all()
+            self._has_room.wait_for(self._is_flushed, flush_timeout_s)
+        self.decide(self.node.leave, reason)
+
+    def end(self) -> None:
+        """Nothing will happen any more: `wait_for_news` gives out the rest."""
+        with self.lock:
+            self._is_over = True
+            self._has_news.notify()
+
+    def _is_flushed(self) -> bool:
+        return all(link.is_waiting for link in self.links.values())
+
+    def _may_go_on(self) -> bool:
+        return self._is_leaving or not self.node.gossip.is_far_ahead
+
+
+def now_s() -> float:
+    """The clock of every decision: it never jumps."""
+    return time.monotonic()
+
+
+def _forwarded(neighbour: Address, batch: list[Message | Run], own: StreamKey) -> Iterator[Notify]:
+    """An event for every run of others' messages in the batch."""
+    for item in batch:
+        if isinstance(item, Run) and item.stream != own:
+            origin = str(stream_name(item.stream).origin)
+            span = {"origin": origin, "first_seq": item.first, "last_seq": item.last}
+            yield Notify("forwarded", {"neighbour": str(neighbour), **span})

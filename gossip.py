@@ -1,0 +1,479 @@
+"""What this peer holds of every stream, and what each neighbour is owed.
+
+Pure: no sockets, threads or clocks; the time is an argument.
+
+Messages of a stream are numbered from 1 and taken strictly in order, so what anybody has of a
+stream is one number, and any difference between two peers is arithmetic. Each link has a *cursor*
+per stream: the number up to which the neighbour has it, or has been sent it. Whatever lies between
+the cursor and what we hold is owed. New messages, late joiners, a neighbour that reads slowly and
+one that asks again are all the same case: the cursor is behind.
+
+Who finds that a neighbour has more, asks *one* that can provide it (`Want`), which moves the cursor
+there back; without progress, another is asked. What nobody can provide any more becomes a `Gap`.
+"""
+
+import random
+import zlib
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from messages import (
+    Address,
+    Have,
+    Holding,
+    StreamKey,
+    StreamName,
+    Want,
+    Wanted,
+    WireError,
+    stream_name,
+)
+from settings import Tunables
+from wire import Run, new_run
+
+T = TypeVar("T")
+
+RUN_OVERHEAD_BYTES = 250  # what a run costs in memory beside its bytes
+ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages `first` to `last` of the stream cannot be had from anybody any more."""
+
+    stream: StreamKey
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Stream:
+    """What we have of one origin's messages in one of its lives."""
+
+    key: StreamKey
+    upto: int = 0  # every message up to this one was handed on, or is a gap
+    runs: list[Run] = field(default_factory=list)  # retained for others, in order, without holes
+    size: int = 0  # bytes, overhead included
+    grown_s: float = 0.0  # when the latest message came
+
+    @property
+    def first(self) -> int:
+        """The first message that we can still provide."""
+        return self.runs[0].first if self.runs else self.upto + 1
+
+    @property
+    def holding(self) -> Holding:
+        return Holding(self.key, self.first, self.upto)
+
+    def append(self, run: Run) -> int:
+        """Retain the run that follows what we have. Returns what it costs in bytes."""
+        cost = len(run.data) + RUN_OVERHEAD_BYTES
+        self.runs.append(run)
+        self.upto = run.last
+        self.size += cost
+        return cost
+
+    def drop_oldest(self, least: int) -> int:
+        """Retain less, by at least this many bytes if there are so many. Returns how many."""
+        dropped = count = 0
+        while dropped < least and count < len(self.runs):
+            dropped += len(self.runs[count].data) + RUN_OVERHEAD_BYTES
+            count += 1
+        del self.runs[:count]
+        self.size -= dropped
+        return dropped
+
+    def after(self, cursor: int, budget: int) -> list[Run]:
+        """The retained runs that follow `cursor`, about `budget` bytes of them, at least one."""
+        index = bisect_right(self.runs, cursor, key=_last)
+        taken: list[Run] = []
+        while index < len(self.runs) and budget > 0:
+            run = self.runs[index].after(cursor) if not taken else self.runs[index]
+            taken.append(run)
+            budget -= len(run.data)
+            index += 1
+        return taken
+
+
+def _last(run: Run) -> int:
+    return run.last
+
+
+def _parts(items: list[T]) -> list[tuple[T, ...]]:
+    """The items in parts small enough for a frame each."""
+    starts = range(0, len(items), ITEMS_PER_FRAME)
+    return [tuple(items[at : at + ITEMS_PER_FRAME]) for at in starts]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Our account of one neighbour, stream by stream."""
+
+    has: dict[StreamKey, int] = field(default_factory=dict)  # it showed that it has so many
+    provides_from: dict[StreamKey, int] = field(default_factory=dict)  # 1 until it says otherwise
+    cursor: dict[StreamKey, int] = field(default_factory=dict)  # it has, or was sent, so many
+    owed: dict[StreamKey, None] = field(default_factory=dict)  # streams to look at, oldest first
+
+
+@dataclass(slots=True)
+class Question:
+    """We lack messages of a stream that some neighbour has."""
+
+    asked: Address | None
+    upto: int  # what we had when we asked, or last saw progress
+    deadline_s: float  # then somebody else is asked
+    tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
+    nobody_since_s: float | None = None  # since then none of our neighbours can provide it
+
+
+class Gossip:
+    """All streams of one peer, its history of them, and its ledger of each neighbour."""
+
+    def __init__(
+        self,
+        me: StreamName,
+        tunables: Tunables,
+        rng: random.Random,
+        ready: set[Address],
+        wants_history: bool = True,
+    ) -> None:
+        self._me = me
+        self._tunables = tunables
+        self._rng = rng
+        self._ready = ready  # neighbours to whom something can be sent now; shared with the node
+        self._wants_history = wants_history
+        self.own = Stream(me.key)
+        self.streams: dict[StreamKey, Stream] = {self.own.key: self.own}
+        self._forgotten: dict[StreamKey, int] = {}  # how far we heard streams we hold no more
+        self._ledgers: dict[Address, Ledger] = {}
+        self._questions: dict[StreamKey, Question] = {}
+        self._wants: dict[Address, list[Wanted]] = {}  # decided, not yet collected by the node
+        self._digest: int | None = None  # None: to be computed anew
+        self.inbox: deque[Run | Gap] = deque()  # heard, and not yet taken by the application
+        self.inbox_size = 0
+        self.history_size = 0
+        self.own_lag = 0  # bytes of our own that no neighbour has been sent
+        self._own_foremost = 0  # the highest number of our own that some neighbour has been sent
+        self.delivered = 0  # messages handed to the application
+        self.surplus = 0  # messages that came although we had them
+
+    # ---- links ----
+
+    def open(self, neighbour: Address) -> list[Have]:
+        """A link begins. Returns what we have, to be told; the neighbour asks for what it lacks."""
+        ledger = self._ledgers[neighbour] = Ledger()
+        for stream in self.streams.values():
+            ledger.cursor[stream.key] = stream.upto
+        return self.all_holdings()
+
+    def all_holdings(self) -> list[Have]:
+        """What we have of every stream, in frames of bounded size."""
+        holdings = [stream.holding for stream in self.streams.values() if stream.upto]
+        return [Have(part) for part in _parts(holdings)]
+
+    def close(self, neighbour: Address, now_s: float) -> None:
+        """The link is over; what was asked of this neighbour is asked of another at once."""
+        del self._ledgers[neighbour]
+        self._wants.pop(neighbour, None)
+        for key, question in list(self._questions.items()):
+            if question.asked == neighbour:
+                self._ask(self.streams[key], question, now_s)
+
+    # ---- messages ----
+
+    def broadcast(self, payload: bytes, now_s: float) -> int:
+        """Say something to everyone. Returns its number in our stream."""
+        run = new_run(self.own.key, self.own.upto + 1, payload)
+        self.own_lag += len(run.data)
+        self._retain(self.own, run, now_s)
+        self._owe_to_all_but(None, self.own.key)
+        return run.last
+
+    def hear(self, neighbour: Address, run: Run, now_s: float) -> int:
+        """A neighbour sent this; take what is new. Returns how many messages were."""
+        ledger = self._ledgers[neighbour]
+        key, last = run.stream, run.last
+        if last > ledger.has.get(key, 0):
+            ledger.has[key] = last
+        if last > ledger.cursor.get(key, 0):
+            ledger.cursor[key] = last
+        if key == self.own.key:
+            return 0  # nobody tells us what we said
+        stream = self.streams.get(key) or self._new_stream(key, run.first - 1, now_s)
+        if last <= stream.upto:
+            self.surplus += last - run.first + 1
+            return 0
+        if run.first > stream.upto + 1 or self.is_inbox_full:
+            self._question(stream, now_s)
+            return 0
+        if run.first <= stream.upto:
+            self.surplus += stream.upto + 1 - run.first
+            run = run.after(stream.upto)
+        self._retain(stream, run, now_s)
+        self._hand_on(run, len(run.data))
+        self._owe_to_all_but(neighbour, key)
+        count = run.last - run.first + 1
+        self.delivered += count
+        return count
+
+    def take(self, neighbour: Address, budget: int) -> list[Run | Have]:
+        """What this neighbour is owed, about `budget` bytes of it; the cursors move past it."""
+        ledger = self._ledgers[neighbour]
+        taken: list[Run | Have] = []
+        while ledger.owed and budget > 0:
+            key = next(iter(ledger.owed))
+            del ledger.owed[key]
+            stream = self.streams[key]
+            cursor = ledger.cursor.get(key, 0)
+            if cursor >= stream.upto:
+                continue
+            if cursor + 1 < stream.first:  # dropped from the history before it could be sent
+                taken.append(Have((stream.holding,)))
+                ledger.cursor[key] = stream.upto
+                continue
+            runs = stream.after(cursor, budget)
+            taken += runs
+            budget -= sum(len(run.data) for run in runs)
+            ledger.cursor[key] = runs[-1].last
+            if stream is self.own:
+                self._own_sent(runs)
+            if runs[-1].last < stream.upto:
+                ledger.owed[key] = None
+        return taken
+
+    def is_owed(self, neighbour: Address) -> bool:
+        """Whether something waits to be sent to this neighbour."""
+        return bool(self._ledgers[neighbour].owed)
+
+    @property
+    def is_far_ahead(self) -> bool:
+        """No neighbour keeps up with what we say; more would push it out of the history unheard."""
+        unsent = self.own.upto - self._own_foremost
+        limits = self._tunables
+        return self.own_lag > limits.broadcast_lag_bytes or unsent > limits.stream_messages // 2
+
+    def collect(self, budget: int) -> list[Run | Gap]:
+        """What the application has not had yet, oldest first, about `budget` bytes of it."""
+        taken: list[Run | Gap] = []
+        while self.inbox and budget > 0:
+            item = self.inbox.popleft()
+            size = len(item.data) if isinstance(item, Run) else 0
+            self.inbox_size -= size
+            budget -= size
+            taken.append(item)
+        return taken
+
+    @property
+    def is_inbox_full(self) -> bool:
+        """The application is far behind: nothing is taken until it has caught up."""
+        return self.inbox_size >= self._tunables.inbox_bytes
+
+    # ---- what each side has ----
+
+    def neighbour_has(self, neighbour: Address, have: Have, now_s: float) -> None:
+        """A neighbour announced what it has; ask for what we lack of it."""
+        ledger = self._ledgers[neighbour]
+        for key, first, upto in ((h.stream, h.first, h.upto) for h in have.holdings):
+            if not 1 <= first <= upto + 1:
+                raise WireError(f"have.first: expected 1 to {upto + 1}, got {first}")
+            ledger.has[key] = max(upto, ledger.has.get(key, 0))
+            ledger.cursor[key] = max(upto, ledger.cursor.get(key, 0))
+            ledger.provides_from[key] = first
+            if key == self.own.key or upto <= self._forgotten.get(key, -1):
+                continue
+            stream = self.streams.get(key) or self._new_stream(key, upto, now_s)
+            if upto > stream.upto:
+                self._question(stream, now_s)
+
+    def neighbour_wants(self, neighbour: Address, want: Want) -> list[Have]:
+        """Move the cursors to where the neighbour is. Returns what we cannot provide from there."""
+        ledger = self._ledgers[neighbour]
+        cannot = []
+        for key, after in ((w.stream, w.after) for w in want.wanted):
+            stream = self.streams.get(key)
+            if stream is None:
+                upto = self._forgotten.get(key, 0)
+                cannot.append(Holding(key, upto + 1, upto))
+            elif after + 1 < stream.first:
+                cannot.append(stream.holding)
+            elif after < stream.upto:
+                ledger.cursor[key] = after
+                ledger.owed[key] = None
+                self._ready.add(neighbour)
+        return [Have(part) for part in _parts(cannot)]
+
+    def neighbour_heard_us(self, neighbour: Address, number: int) -> None:
+        """A liveness reply tells how far the neighbour has our own stream."""
+        ledger = self._ledgers[neighbour]
+        ledger.has[self.own.key] = max(number, ledger.has.get(self.own.key, 0))
+
+    def has_all_of_ours(self, neighbour: Address) -> bool:
+        """Whether the neighbour has shown that it has everything we said."""
+        return self._ledgers[neighbour].has.get(self.own.key, 0) >= self.own.upto
+
+    def heard_from(self, peer: StreamName) -> int:
+        """How far we have the stream of this peer."""
+        stream = self.streams.get(peer.key)
+        return stream.upto if stream else 0
+
+    def lag(self, neighbour: Address) -> int:
+        """How many messages the neighbour is owed."""
+        cursor = self._ledgers[neighbour].cursor
+        return sum(max(0, s.upto - cursor.get(key, 0)) for key, s in self.streams.items())
+
+    @property
+    def digest(self) -> int:
+        """Of all we have: equal for two peers that have the same. Not proof against malice."""
+        if self._digest is None:
+            have = sorted((key, stream.upto) for key, stream in self.streams.items() if stream.upto)
+            self._digest = zlib.crc32(repr(have).encode())
+        return self._digest
+
+    # ---- what we lack ----
+
+    def tick(self, now_s: float) -> None:
+        """Look after the open questions: note progress, ask others, give up where nobody has it."""
+        for key, question in list(self._questions.items()):
+            stream = self.streams[key]
+            if stream.upto > question.upto:
+                question.upto = stream.upto
+                question.tried.clear()
+                question.deadline_s = now_s + self._tunables.want_patience_s
+            if now_s >= question.deadline_s or not self._is_behind(stream):
+                self._ask(stream, question, now_s)
+
+    def collect_wants(self) -> list[tuple[Address, Want]]:
+        """The questions decided on since the last call, and whom to put them to."""
+        wants = [(n, Want(part)) for n, wanted in self._wants.items() for part in _parts(wanted)]
+        self._wants.clear()
+        return wants
+
+    def _is_behind(self, stream: Stream) -> bool:
+        return any(ledger.has.get(stream.key, 0) > stream.upto for ledger in self._ledgers.values())
+
+    def _question(self, stream: Stream, now_s: float) -> None:
+        """We are behind: ask, unless a question is open already."""
+        question = self._questions.get(stream.key)
+        if question is None:
+            question = self._questions[stream.key] = Question(None, stream.upto, now_s)
+        elif question.asked is not None and self._can_provide(question.asked, stream):
+            return
+        self._ask(stream, question, now_s)
+
+    def _ask(self, stream: Stream, question: Question, now_s: float) -> None:
+        """Put the question to one neighbour that can answer it; close it if there is none."""
+        if question.asked is not None:
+            question.tried.add(question.asked)
+        question.asked = None
+        question.deadline_s = now_s + self._tunables.want_patience_s
+        ahead = {
+            n: led for n, led in self._ledgers.items() if led.has.get(stream.key, 0) > stream.upto
+        }
+        if not ahead:
+            del self._questions[stream.key]
+            return
+        able = [n for n in ahead if self._can_provide(n, stream)]
+        if not able:
+            self._wait_or_give_up(stream, question, ahead, now_s)
+            return
+        question.nobody_since_s = None
+        if self.is_inbox_full:
+            return  # asked again after the patience; what came now would be refused
+        question.asked = self._rng.choice([n for n in able if n not in question.tried] or able)
+        question.upto = stream.upto
+        self._wants.setdefault(question.asked, []).append(Wanted(stream.key, stream.upto))
+
+    def _can_provide(self, neighbour: Address, stream: Stream) -> bool:
+        return self._ledgers[neighbour].provides_from.get(stream.key, 1) <= stream.upto + 1
+
+    def _wait_or_give_up(
+        self, stream: Stream, question: Question, ahead: dict[Address, Ledger], now_s: float
+    ) -> None:
+        """No neighbour still holds the next message; another might come that does, for a while."""
+        if question.nobody_since_s is None:
+            question.nobody_since_s = now_s
+        if now_s < question.nobody_since_s + self._tunables.gap_patience_s:
+            question.deadline_s = question.nobody_since_s + self._tunables.gap_patience_s
+            return
+        last = min(ledger.provides_from[stream.key] for ledger in ahead.values()) - 1
+        self._hand_on(Gap(stream.key, stream.upto + 1, last), 0)
+        self._drop(stream, stream.size)
+        stream.upto = last
+        self._digest = None
+        question.nobody_since_s = None
+        self._ask(stream, question, now_s)
+
+    # ---- the history ----
+
+    def _new_stream(self, key: StreamKey, past: int, now_s: float) -> Stream:
+        """Begin to follow a stream. A peer that wants no history begins after `past`."""
+        if len(self.streams) >= self._tunables.max_streams:
+            self._forget_quietest()
+        is_older_than_we = stream_name(key).boot_ms < self._me.boot_ms
+        start = past if is_older_than_we and not self._wants_history else 0
+        stream = Stream(key, self._forgotten.pop(key, start), grown_s=now_s)
+        self.streams[key] = stream
+        self._digest = None
+        return stream
+
+    def _retain(self, stream: Stream, run: Run, now_s: float) -> None:
+        self.history_size += stream.append(run)
+        stream.grown_s = now_s
+        self._digest = None
+        most = self._tunables.stream_messages
+        while stream.upto - stream.first >= most and len(stream.runs) > 1:
+            self._drop(stream, 1)
+        if self.history_size > self._tunables.history_bytes:
+            self._drop_from_largest()
+
+    def _hand_on(self, item: Run | Gap, size: int) -> None:
+        self.inbox.append(item)
+        self.inbox_size += size
+
+    def _drop(self, stream: Stream, size: int) -> None:
+        self.history_size -= stream.drop_oldest(size)
+        if (
+            stream is self.own and stream.first > self._own_foremost + 1
+        ):  # dropped before it was sent
+            self._own_foremost = stream.first - 1
+            self.own_lag = sum(len(run.data) for run in stream.runs)
+
+    def _drop_from_largest(self) -> None:
+        """Make room at the cost of who said most: a loud stream cannot push out the quiet ones."""
+        limit = self._tunables.history_bytes
+        while self.history_size > limit - limit // 16:
+            self._drop(max(self.streams.values(), key=lambda stream: stream.size), limit // 64 + 1)
+
+    def _forget_quietest(self) -> None:
+        """Hold no more of the streams that were quiet longest, but remember how far they went."""
+        others = (stream for stream in self.streams.values() if stream is not self.own)
+        quietest = sorted(others, key=lambda stream: stream.grown_s)
+        for stream in quietest[: max(1, self._tunables.max_streams // 16)]:
+            self._drop(stream, stream.size)
+            self._forgotten[stream.key] = stream.upto
+            del self.streams[stream.key]
+            self._questions.pop(stream.key, None)
+            for ledger in self._ledgers.values():
+                for account in (ledger.has, ledger.provides_from, ledger.cursor):
+                    account.pop(stream.key, None)
+                ledger.owed.pop(stream.key, None)
+        while len(self._forgotten) > self._tunables.remembered_streams:
+            del self._forgotten[next(iter(self._forgotten))]
+
+    # ---- cursors ----
+
+    def _owe_to_all_but(self, source: Address | None, key: StreamKey) -> None:
+        for neighbour, ledger in self._ledgers.items():
+            if neighbour != source:
+                ledger.owed[key] = None
+                self._ready.add(neighbour)
+
+    def _own_sent(self, runs: Iterable[Run]) -> None:
+        """Some neighbour has been sent these; what no other had been sent yet lags no more."""
+        for run in runs:
+            if run.last > self._own_foremost:
+                self._own_foremost = run.last
+                self.own_lag -= len(run.data)

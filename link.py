@@ -1,0 +1,189 @@
+"""Blocking TCP sockets that carry frames: listening, dialling, and one connection.
+
+The only module that touches sockets. It knows how messages get from one process to another, and
+nothing of why. Every call here may block; none is made while a lock is held.
+"""
+
+import contextlib
+import errno
+import random
+import socket
+import time
+from collections.abc import Iterator, Sequence
+
+from liveness import Tried
+from messages import Address, AddressInUse, BadAddress, Echo, Message, Probe, WireError
+from wire import FrameBuffer, Run, encode
+
+BACKLOG = 512  # connections the kernel holds for us while we accept others
+
+
+class Connection:
+    """One connected socket. One thread may receive while another sends."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = sock
+        self._frames = FrameBuffer()
+        self._waiting: list[Message | Run] = []  # received with an earlier frame, not yet given out
+
+    def send(self, items: Sequence[Message | Run]) -> None:
+        """Send all of it; blocks while the other side does not read. Raises OSError."""
+        parts = [item.data if isinstance(item, Run) else encode(item) for item in items]
+        self.socket.sendall(b"".join(parts))
+
+    def frames(self) -> Iterator[list[Message | Run]]:
+        """Whatever arrives, in lists, until the other side closes. Raises OSError, WireError."""
+        if self._waiting:
+            yield self._waiting
+        while count := self.socket.recv_into(self._frames.space()):
+            if items := self._frames.received(count):
+                yield items
+
+    def receive_one(self, timeout_s: float) -> Message:
+        """The next message, whole within the time-out. Raises OSError, WireError."""
+        deadline_s = time.monotonic() + timeout_s
+        while not self._waiting:
+            self.socket.settimeout(max(0.001, deadline_s - time.monotonic()))
+            count = self.socket.recv_into(self._frames.space())
+            if count == 0:
+                raise ConnectionResetError(errno.ECONNRESET, "closed by the other side")
+            self._waiting = self._frames.received(count)
+        self.socket.settimeout(None)
+        first = self._waiting.pop(0)
+        if isinstance(first, Run):
+            raise WireError("broadcast: expected another message first")
+        return first
+
+    def ask(self, message: Message, timeout_s: float) -> Message:
+        """Send a message and wait for its answer. Raises OSError, WireError."""
+        self.socket.settimeout(timeout_s)
+        self.send([message])
+        return self.receive_one(timeout_s)
+
+    def is_over(self) -> bool:
+        """Whether the other side has closed; does not wait, and takes nothing."""
+        self.socket.settimeout(0)
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            with contextlib.suppress(OSError):
+                self.socket.settimeout(None)
+
+    def finish_sending(self) -> None:
+        """The other side reads to the end of what was sent, and then sees that it is the end."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """End it at once, also for a thread that is waiting in a call. May be called twice."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)  # `close` alone would leave a recv asleep
+        self.socket.close()
+
+
+class Listener:
+    """A bound socket that accepts connections."""
+
+    def __init__(self, host: str, port: int) -> None:
+        """Bind and listen; port 0 takes a free one. Raises BadAddress, AddressInUse."""
+        family, found = resolve(host, port)
+        try:
+            self._socket = socket.create_server(
+                found, family=family, backlog=BACKLOG, dualstack_ipv6=host == "::"
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise AddressInUse(f"port {port} on {host} is in use") from error
+            raise BadAddress(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        host, port = self._socket.getsockname()[:2]
+        self.address = Address(host, port)
+
+    def accept(self) -> Connection:
+        """The next connection. Raises OSError when closed, or when no descriptor is left."""
+        return Connection(self._socket.accept()[0])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in `accept`
+        self._socket.close()
+
+
+def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """What to bind for a host: its first IPv4 address, else its first IPv6 one."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise BadAddress(f"no address found for the host {host!r:.80}") from error
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, (str(address[0]), int(address[1]))
+
+
+def dial(address: Address, timeout_s: float) -> Connection:
+    """Connect. Raises ConnectionRefusedError when nobody listens there, OSError otherwise."""
+    sock = socket.create_connection(address, timeout_s)
+    if sock.getsockname() == sock.getpeername():  # TCP may connect a free local port to itself
+        sock.close()
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    return Connection(sock)
+
+
+def ask(address: Address, message: Message, timeout_s: float) -> Message:
+    """One question over a connection of its own. Raises OSError, WireError."""
+    connection = dial(address, timeout_s)
+    try:
+        return connection.ask(message, timeout_s)
+    finally:
+        connection.close()
+
+
+def try_address(address: Address, timeout_s: float) -> Tried:
+    """Whether a live process answers there: a stopped one is connected to, but cannot echo."""
+    number = random.getrandbits(63)
+    try:
+        reply = ask(address, Probe(number), timeout_s)
+    except ConnectionRefusedError:
+        return Tried.REFUSED
+    except (OSError, WireError):
+        return Tried.SILENT
+    return Tried.ECHOED if reply == Echo(number) else Tried.SILENT
+
+
+def advertised(bound: Address, advertise: str | None) -> Address:
+    """The address that others are told to dial: as given (`HOST[:PORT]`), else what was bound.
+
+    Bound to every address of the machine, it is the one that routes to other machines.
+    """
+    if advertise is not None:
+        bare_v6 = advertise.startswith("[") and advertise.endswith("]")
+        has_port = ":" in advertise and not bare_v6
+        return Address.parse(advertise if has_port else f"{advertise}:{bound.port}")
+    if bound.host in ("0.0.0.0", "::"):
+        return Address(_own_host(bound.host), bound.port)
+    return bound
+
+
+def _own_host(wildcard: str) -> str:
+    """The address this machine would use towards others. Connecting UDP sends nothing."""
+    family, elsewhere = (
+        (socket.AF_INET6, "2001:db8::1") if wildcard == "::" else (socket.AF_INET, "192.0.2.1")
+    )
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((elsewhere, 9))
+            return str(sock.getsockname()[0])
+    except OSError:
+        return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+
+
+def reason_of(error: Exception) -> str:
+    """The error in a few words, without numbers that only a programmer knows."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    return str(error)

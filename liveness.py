@@ -1,0 +1,215 @@
+"""Who is alive: questions to silent neighbours, suspicion, second opinions, verdicts.
+
+Pure: no sockets, threads or clocks; the time is an argument.
+
+Any frame proves life. A neighbour that is silent for an interval is asked; one that leaves three
+requests unanswered is *suspect*. The accused is then tried over fresh connections, by us and by up
+to three others, because a stopped process's kernel still accepts connections: only an echo counts.
+One echo clears it. A peer that is itself late accuses nobody, for it may be the one that was
+stopped.
+"""
+
+import random
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from messages import Address
+from settings import Tunables
+
+
+class Finding(Enum):
+    """What a test of a neighbour, or an opinion on an accused, comes to."""
+
+    NOTHING = auto()  # nothing to do for now
+    ASK = auto()  # send a liveness request
+    SUSPECT = auto()  # too many requests unanswered
+    CLEARED = auto()  # it is alive, whatever happened to our link
+    DEAD = auto()
+    UNREACHABLE = auto()  # silent, but this peer may be the one that is cut off: accuse nobody
+
+
+class Tried(Enum):
+    """What came of trying an address over a fresh connection."""
+
+    ECHOED = auto()
+    REFUSED = auto()  # its host says that nobody listens there
+    SILENT = auto()
+
+
+@dataclass(slots=True)
+class Health:
+    """What we know of one neighbour's life."""
+
+    heard_s: float
+    asked_s: float
+    unanswered: int = 0
+    requests: int = 0  # numbers the requests
+    round_trip_s: float | None = None  # of the latest request answered
+    cleared: int = 0  # suspicions that others refuted since the last frame from it
+
+
+@dataclass(slots=True)
+class Suspicion:
+    """An accused peer whose case is open."""
+
+    reason: str
+    deadline_s: float
+    has_tried: bool = False  # our own attempt came to nothing
+    has_called: bool = False  # the witnesses, if there are any
+    awaited: set[Address] = field(default_factory=set)  # witnesses whose opinion is still out
+    against: int = 0  # witnesses that could not reach it either
+
+
+class Liveness:
+    """The health of every neighbour and every open case."""
+
+    def __init__(self, tunables: Tunables, rng: random.Random) -> None:
+        self._tunables = tunables
+        self._rng = rng
+        self._health: dict[Address, Health] = {}
+        self._suspicions: dict[Address, Suspicion] = {}
+
+    # ---- neighbours ----
+
+    def watch(self, neighbour: Address, now_s: float) -> None:
+        """A link begins, which proves life and closes any case."""
+        self._health[neighbour] = Health(now_s, now_s)
+        self._suspicions.pop(neighbour, None)
+
+    def unwatch(self, neighbour: Address) -> None:
+        self._health.pop(neighbour, None)
+
+    def heard(self, neighbour: Address, now_s: float) -> None:
+        """A frame came: alive."""
+        health = self._health[neighbour]
+        health.heard_s = now_s
+        health.unanswered = health.cleared = 0
+        if self._suspicions and self.is_suspect(neighbour):
+            del self._suspicions[neighbour]
+
+    def answered(self, neighbour: Address, number: int, now_s: float) -> None:
+        """A reply came; the one to our latest request tells how long the way is."""
+        health = self._health[neighbour]
+        if number == health.requests:
+            health.round_trip_s = now_s - health.asked_s
+
+    def round_trip_s(self, neighbour: Address) -> float | None:
+        """How long the latest reply took, if there was one."""
+        return self._health[neighbour].round_trip_s
+
+    def due_s(self, neighbour: Address) -> float:
+        """When `test` is to be called next for this neighbour."""
+        health = self._health[neighbour]
+        return max(health.heard_s, health.asked_s) + self._tunables.liveness_interval_s
+
+    def test(self, neighbour: Address, now_s: float) -> Finding:
+        """Look at a neighbour: NOTHING, ASK with `number`, or SUSPECT."""
+        health = self._health[neighbour]
+        late_s = now_s - self.due_s(neighbour)
+        if late_s < 0:
+            return Finding.NOTHING
+        if late_s > self._tunables.own_lateness_s:
+            self.forgive_all()
+        if self.is_suspect(neighbour):
+            health.asked_s = now_s
+            return Finding.NOTHING
+        if health.unanswered >= self._tunables.missed_replies_suspect:
+            return Finding.SUSPECT
+        health.asked_s = now_s
+        health.unanswered += 1
+        health.requests += 1
+        return Finding.ASK
+
+    def number(self, neighbour: Address) -> int:
+        """The number of the latest request to this neighbour."""
+        return self._health[neighbour].requests
+
+    def forgive_all(self) -> None:
+        """We were late ourselves: what looked like silence was our own sleep."""
+        self._suspicions.clear()
+        for health in self._health.values():
+            health.unanswered = 0
+
+    # ---- cases ----
+
+    def is_suspect(self, peer: Address) -> bool:
+        return peer in self._suspicions
+
+    def accuse(self, accused: Address, reason: str, now_s: float) -> None:
+        """Open a case. The caller tries the accused itself, and tells `tried`."""
+        deadline_s = now_s + 2 * self._tunables.probe_timeout_s
+        self._suspicions[accused] = Suspicion(reason, deadline_s)
+
+    def call_witnesses(self, accused: Address, now_s: float) -> list[Address]:
+        """Neighbours to be asked about the accused; the case stays open until they answered."""
+        suspicion = self._suspicions[accused]
+        able = [n for n, h in self._health.items() if n != accused and h.unanswered < 2]
+        chosen = self._rng.sample(able, min(len(able), self._tunables.opinions))
+        suspicion.has_called = True
+        suspicion.awaited = set(chosen)
+        if chosen or not suspicion.has_tried:
+            suspicion.deadline_s = now_s + 1.25 * self._tunables.probe_timeout_s
+        else:
+            suspicion.deadline_s = now_s
+        return chosen
+
+    def reason(self, accused: Address) -> str:
+        return self._suspicions[accused].reason
+
+    def tried(self, accused: Address, outcome: Tried) -> Finding:
+        """Our own attempt has ended. SUSPECT means that now the witnesses are to be called."""
+        suspicion = self._suspicions.get(accused)
+        if suspicion is None:
+            return Finding.NOTHING
+        if outcome is Tried.REFUSED:
+            return self._close(accused, Finding.DEAD)
+        if outcome is Tried.ECHOED:
+            return self._close(accused, Finding.CLEARED)
+        suspicion.has_tried = True
+        return self._weigh(accused) if suspicion.has_called else Finding.SUSPECT
+
+    def opinion(self, witness: Address, accused: Address, is_alive: bool) -> Finding:
+        """A witness has answered."""
+        suspicion = self._suspicions.get(accused)
+        if suspicion is None or witness not in suspicion.awaited:
+            return Finding.NOTHING
+        suspicion.awaited.discard(witness)
+        if is_alive:
+            return self._close(accused, Finding.CLEARED)
+        suspicion.against += 1
+        return self._weigh(accused)
+
+    def lapsed(self, now_s: float) -> list[tuple[Address, str, Finding]]:
+        """Close the cases whose deadline has passed: the accused, the reason, what it came to."""
+        over = [(a, s.reason) for a, s in self._suspicions.items() if now_s >= s.deadline_s]
+        return [(a, reason, self._close(a, self._verdict(a))) for a, reason in over]
+
+    @property
+    def has_cases(self) -> bool:
+        return bool(self._suspicions)
+
+    def is_link_broken(self, neighbour: Address) -> bool:
+        """Others reached the neighbour twice while our link to it stayed silent."""
+        return self._health[neighbour].cleared >= 2
+
+    def _weigh(self, accused: Address) -> Finding:
+        suspicion = self._suspicions[accused]
+        if not suspicion.has_tried or suspicion.awaited:
+            return Finding.NOTHING
+        return self._close(accused, self._verdict(accused))
+
+    def _verdict(self, accused: Address) -> Finding:
+        """Dead; unless half our neighbours fell silent together and nobody confirms it."""
+        silent = sum(health.unanswered >= 2 for health in self._health.values())
+        is_cut_off = silent >= 2 and 2 * silent >= len(self._health)
+        if is_cut_off and not self._suspicions[accused].against:
+            return Finding.UNREACHABLE
+        return Finding.DEAD
+
+    def _close(self, accused: Address, finding: Finding) -> Finding:
+        del self._suspicions[accused]
+        health = self._health.get(accused)
+        if finding is Finding.CLEARED and health is not None:
+            health.unanswered = 0
+            health.cleared += 1
+        return finding

@@ -1,0 +1,481 @@
+"""One peer's mind: whom it holds, what it owes them, who of them lives.
+
+Pure: no sockets, threads or clocks. What happened goes in, with the time; what to do comes out as
+actions, and as messages waiting in each link's outbox. The same object runs under the threads of
+`peer.py`, in unit tests, and by the thousand in the simulator.
+
+The driver keeps three promises: it hands frames of one link over in order; it carries out actions
+in the order given; and it calls `tick` and `test_liveness` when they are due.
+"""
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gossip import Gossip
+from liveness import Finding, Liveness, Tried
+from messages import (
+    PROTOCOL_VERSION,
+    Address,
+    Bye,
+    Contacts,
+    Have,
+    Hello,
+    LivenessReply,
+    LivenessRequest,
+    Message,
+    Opinion,
+    OpinionRequest,
+    Refused,
+    StreamName,
+    Want,
+    Welcome,
+    WireError,
+)
+from overlay import Dialled, Direction, Neighbour, Overlay
+from settings import Tunables
+from wire import Run
+
+# ---- actions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect and say the hello; the outcome comes back as `link_up` or `dial_failed`."""
+
+    address: Address
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Ask the accused for an echo over a fresh connection; comes back as `tried`."""
+
+    accused: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The node has let go of the link: send the last words, if any, and close the connection."""
+
+    neighbour: Address
+    last_words: Bye | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Tell the seeds that this peer is dead."""
+
+    dead: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Something a person or a program may want to know: an event of the journal."""
+
+    event: str
+    details: dict[str, Any]
+
+
+Action = Dial | Try | Close | Report | Notify
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What waits to be said to one neighbour, beside the messages that it is owed."""
+
+    messages: deque[Message] = field(default_factory=deque)
+    differences: int = 0  # liveness replies in a row whose digest was not ours
+
+
+class Node:
+    """The decisions of one peer in one life."""
+
+    def __init__(
+        self,
+        me: StreamName,
+        tunables: Tunables,
+        rng: random.Random,
+        now_s: float,
+        wants_history: bool = True,
+    ) -> None:
+        self.me = me
+        self._tunables = tunables
+        self.ready: set[Address] = set()  # neighbours to whom something can be sent now
+        self.overlay = Overlay(me.origin, tunables, rng, now_s)
+        self.gossip = Gossip(me, tunables, rng, self.ready, wants_history)
+        self.liveness = Liveness(tunables, rng)
+        self._outboxes: dict[Address, Outbox] = {}
+        self._askers: dict[Address, set[Address]] = {}  # accused -> who wants our opinion
+        self._is_isolated = False
+        self._is_on_its_own = False  # no seed answered
+        self._tick_s = now_s  # of the latest tick
+
+    # ---- news from the world ----
+
+    def learn(self, contacts: Iterable[Address], now_s: float) -> list[Action]:
+        """Seeds, arguments or a file told of these peers."""
+        self.overlay.learn(contacts)
+        return self._dials(now_s)
+
+    def nobody_introduces(self, now_s: float) -> list[Action]:
+        """No seed can be reached."""
+        self._is_on_its_own = True
+        return self._dials(now_s)
+
+    def tick(self, now_s: float) -> list[Action]:
+        """Whatever is due by now; to be called every `tick_interval_s`."""
+        late_s = now_s - self._tick_s - self._tunables.tick_interval_s
+        if late_s > self._tunables.own_lateness_s:
+            self.liveness.forgive_all()
+        self._tick_s = now_s
+        actions = []
+        for accused, reason, finding in self.liveness.lapsed(now_s):
+            actions += self._settle(accused, reason, finding, now_s)
+        self.gossip.tick(now_s)
+        if (neighbour := self.overlay.exchange(now_s)) is not None:
+            self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=False))
+        if (spare := self.overlay.spare()) is not None:
+            actions += self._drop(spare, "making room", Bye("making room", is_leaving=False), now_s)
+        if (stranger := self.overlay.feeler(now_s)) is not None:
+            actions.append(self._dial(stranger, is_feeler=True))
+        self._flush_wants()
+        return actions + self._dials(now_s)
+
+    # ---- links ----
+
+    def admit(self, hello: Hello, now_s: float) -> tuple[Refused | None, list[Action]]:
+        """A peer dialled us. Unless refused, the link is up and its outbox holds the Welcome."""
+        refusal = self._refusal(hello)
+        if refusal:
+            contacts = self.overlay.sample(hello.address)
+            return Refused(self.me.origin, refusal, contacts), []
+        actions: list[Action] = []
+        if hello.address not in self.overlay.neighbours:
+            actions += self._make_room(now_s)
+        welcome = Welcome(self.me.origin, self.me.boot_ms, len(self.overlay.neighbours) + 1)
+        details = Neighbour(Direction.IN, hello.boot_ms, hello.links + 1, now_s)
+        return None, actions + self._link(hello.address, details, [welcome], now_s)
+
+    def _refusal(self, hello: Hello) -> str:
+        if hello.version != PROTOCOL_VERSION:
+            return f"protocol version {hello.version} is not {PROTOCOL_VERSION}"
+        if hello.is_feeler and hello.digest == self.gossip.digest:
+            self.overlay.learn([hello.address])
+            return "nothing to exchange"
+        needs_link = hello.links == 0 or hello.is_feeler
+        return self.overlay.refusal(hello.address, hello.boot_ms, needs_link)
+
+    def link_up(self, dialled: Address, welcome: Welcome, now_s: float) -> tuple[str, list[Action]]:
+        """A peer that we dialled let us in. The text says why not to keep the link, if so."""
+        if welcome.address != dialled:
+            self.overlay.renamed(dialled, welcome.address)
+        conflict = self.overlay.conflict(welcome.address, welcome.boot_ms, Direction.OUT)
+        if conflict:
+            self.overlay.failed(welcome.address, Dialled.TURNED_AWAY, now_s)
+            return conflict, []
+        actions: list[Action] = []
+        if welcome.address not in self.overlay.neighbours:
+            actions += self._make_room(now_s)
+        details = Neighbour(Direction.OUT, welcome.boot_ms, welcome.links, now_s)
+        return "", actions + self._link(welcome.address, details, [], now_s)
+
+    def turned_away(self, dialled: Address, refused: Refused, now_s: float) -> list[Action]:
+        """A peer that we dialled lives, but did not let us in."""
+        if refused.address == self.me.origin:
+            self.overlay.is_me(dialled)
+        elif refused.address != dialled:
+            self.overlay.renamed(dialled, refused.address)
+        self.overlay.failed(refused.address, Dialled.TURNED_AWAY, now_s)
+        self.overlay.learn(refused.contacts)
+        return self._dials(now_s)
+
+    def dial_failed(self, dialled: Address, how: Dialled, now_s: float) -> list[Action]:
+        """A dial came to nothing."""
+        self.overlay.failed(dialled, how, now_s)
+        return self._dials(now_s)
+
+    def link_down(self, neighbour: Address, reason: str, now_s: float) -> list[Action]:
+        """A link broke without a Bye, which is no proof of death: the peer is tried at once."""
+        actions = self._drop(neighbour, reason, None, now_s)
+        self.overlay.failed(neighbour, Dialled.SILENT, now_s)
+        if not self.liveness.is_suspect(neighbour):
+            self.liveness.accuse(neighbour, reason, now_s)
+            actions.append(Try(neighbour))
+        return actions + self._dials(now_s)
+
+    def misbehaved(self, neighbour: Address, reason: str, now_s: float) -> list[Action]:
+        """A neighbour sent what is no message: part from it, and do not come back soon."""
+        actions = self._drop(neighbour, reason, Bye(reason, is_leaving=False), now_s)
+        self.overlay.failed(neighbour, Dialled.TURNED_AWAY, now_s)
+        return actions + self._dials(now_s)
+
+    def leave(self, reason: str, now_s: float) -> list[Action]:
+        """This peer stops: part from every neighbour."""
+        bye = Bye(reason, is_leaving=True)
+        said = "this peer leaves"
+        return [a for n in list(self._outboxes) for a in self._drop(n, said, bye, now_s)]
+
+    def _make_room(self, now_s: float) -> list[Action]:
+        """When all links are taken, give one up for a link that is needed more."""
+        if len(self.overlay.neighbours) < self._tunables.max_links:
+            return []
+        bye = Bye("making room for a peer that needs the link more", is_leaving=False)
+        return self._drop(self.overlay.least_needed(), bye.reason, bye, now_s)
+
+    def _link(
+        self, neighbour: Address, details: Neighbour, first: list[Message], now_s: float
+    ) -> list[Action]:
+        actions: list[Action] = []
+        if neighbour in self._outboxes:
+            bye = Bye("replaced by a newer link", is_leaving=False)
+            actions += self._drop(neighbour, bye.reason, bye, now_s)
+        self.overlay.linked(neighbour, details)
+        self.liveness.watch(neighbour, now_s)
+        self._outboxes[neighbour] = Outbox(deque(first))
+        self._say_all(neighbour, self.gossip.open(neighbour))
+        self.ready.add(neighbour)
+        self._is_isolated = False
+        up = {"neighbour": str(neighbour), "direction": details.direction.value}
+        return [*actions, Notify("neighbour_up", up)]
+
+    def _drop(
+        self, neighbour: Address, reason: str, last_words: Bye | None, now_s: float
+    ) -> list[Action]:
+        """Let go of a link, and see to it that another takes its place."""
+        del self._outboxes[neighbour]
+        self.ready.discard(neighbour)
+        self.overlay.unlinked(neighbour)
+        self.liveness.unwatch(neighbour)
+        self.gossip.close(neighbour, now_s)
+        down = {"neighbour": str(neighbour), "reason": reason}
+        self._flush_wants()
+        return [Close(neighbour, last_words), Notify("neighbour_down", down)]
+
+    def _dials(self, now_s: float) -> list[Action]:
+        actions: list[Action] = [self._dial(a, is_feeler=False) for a in self.overlay.dials(now_s)]
+        is_lonely = self.overlay.is_exhausted(now_s) and not self.liveness.has_cases
+        is_first = not self.overlay.book and not self._is_on_its_own  # nobody to be cut off from
+        if is_lonely and not is_first and not self._is_isolated:
+            self._is_isolated = True
+            actions.append(Notify("isolated", {}))
+        return actions
+
+    def _dial(self, address: Address, is_feeler: bool) -> Dial:
+        links = len(self.overlay.neighbours)
+        digest = self.gossip.digest
+        hello = Hello(PROTOCOL_VERSION, self.me.origin, self.me.boot_ms, links, is_feeler, digest)
+        return Dial(address, hello)
+
+    # ---- what comes in, and what goes out ----
+
+    def receive(
+        self, neighbour: Address, items: Iterable[Message | Run], now_s: float
+    ) -> list[Action]:
+        """Frames of one link, in order. Raises WireError; the link is then to be closed."""
+        self.liveness.heard(neighbour, now_s)
+        actions: list[Action] = []
+        for item in items:
+            if isinstance(item, Run):
+                self.gossip.hear(neighbour, item, now_s)
+            else:
+                actions += self._handle(neighbour, item, now_s)
+                if neighbour not in self._outboxes:
+                    break  # the message ended the link
+        self._flush_wants()
+        outbox = self._outboxes.get(neighbour)
+        if outbox and len(outbox.messages) > self._tunables.max_queued_messages:
+            bye = Bye("asks more than it reads", is_leaving=False)
+            actions += self._drop(neighbour, bye.reason, bye, now_s)
+        return actions
+
+    def _handle(self, neighbour: Address, message: Message, now_s: float) -> list[Action]:
+        match message:
+            case LivenessRequest(number):
+                self._say(neighbour, self._liveness_reply(neighbour, number))
+            case LivenessReply():
+                self.liveness.answered(neighbour, message.number, now_s)
+                self._compare(neighbour, message)
+            case Have():
+                self.gossip.neighbour_has(neighbour, message, now_s)
+            case Want():
+                self._say_all(neighbour, self.gossip.neighbour_wants(neighbour, message))
+            case Contacts(addresses, is_reply):
+                self.overlay.learn(addresses)
+                if not is_reply:
+                    self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=True))
+                return self._dials(now_s)
+            case OpinionRequest(accused):
+                return self._asked_for_opinion(neighbour, accused)
+            case Opinion(accused, is_alive):
+                reason = self._reason(accused)
+                finding = self.liveness.opinion(neighbour, accused, is_alive)
+                return self._settle(accused, reason, finding, now_s)
+            case Bye(reason, is_leaving):
+                return self._bye(neighbour, reason, is_leaving, now_s)
+            case _:
+                raise WireError(f"{type(message).__name__}: not expected between neighbours")
+        return []
+
+    def take(self, neighbour: Address) -> list[Message | Run]:
+        """What to send to this neighbour now: first what waits in the outbox, then what is owed."""
+        outbox = self._outboxes[neighbour]
+        taken: list[Message | Run] = list(outbox.messages)
+        outbox.messages.clear()
+        taken += self.gossip.take(neighbour, self._tunables.batch_bytes)
+        return taken
+
+    def has_something_for(self, neighbour: Address) -> bool:
+        return bool(self._outboxes[neighbour].messages) or self.gossip.is_owed(neighbour)
+
+    def broadcast(self, payload: bytes, now_s: float) -> int:
+        """Say something to everyone. Returns its number in our stream."""
+        return self.gossip.broadcast(payload, now_s)
+
+    def is_heard(self) -> bool:
+        """Whether there is a neighbour and all have everything we said; asks those that lack it."""
+        lacking = [n for n in self._outboxes if not self.gossip.has_all_of_ours(n)]
+        for neighbour in lacking:
+            self._say(neighbour, LivenessRequest(0))  # the reply tells how far it has heard us
+        return bool(self._outboxes) and not lacking
+
+    def links(self) -> list[dict[str, Any]]:
+        """What there is to know of each neighbour."""
+        return [
+            {
+                "neighbour": str(address),
+                "direction": neighbour.direction.value,
+                "round_trip_s": self.liveness.round_trip_s(address),
+                "lag": self.gossip.lag(address),
+                "links": neighbour.links,
+            }
+            for address, neighbour in self.overlay.neighbours.items()
+        ]
+
+    def stats(self) -> dict[str, int]:
+        """Counters of what this peer has done and holds."""
+        return {
+            "neighbours": len(self._outboxes),
+            "contacts": len(self.overlay.book),
+            "streams": len(self.gossip.streams),
+            "broadcast": self.gossip.own.upto,
+            "delivered": self.gossip.delivered,
+            "surplus": self.gossip.surplus,
+            "history_bytes": self.gossip.history_size,
+            "waiting_bytes": self.gossip.inbox_size,
+        }
+
+    def _bye(self, neighbour: Address, reason: str, is_leaving: bool, now_s: float) -> list[Action]:
+        said = "it has left" if is_leaving else f"it closed the link: {reason}"
+        actions = self._drop(neighbour, said, None, now_s)
+        if is_leaving:
+            self.overlay.forget(neighbour)
+        else:
+            self.overlay.failed(neighbour, Dialled.TURNED_AWAY, now_s)
+        return actions + self._dials(now_s)
+
+    def _liveness_reply(self, neighbour: Address, number: int) -> LivenessReply:
+        asker = StreamName(neighbour, self.overlay.neighbours[neighbour].boot_ms)
+        links = len(self.overlay.neighbours)
+        return LivenessReply(number, self.gossip.digest, links, self.gossip.heard_from(asker))
+
+    def _compare(self, neighbour: Address, reply: LivenessReply) -> None:
+        """A difference may be under way to us; one that lasts is resolved by telling all."""
+        self.overlay.neighbours[neighbour].links = reply.links
+        self.gossip.neighbour_heard_us(neighbour, reply.heard)
+        outbox = self._outboxes[neighbour]
+        outbox.differences = outbox.differences + 1 if reply.digest != self.gossip.digest else 0
+        if outbox.differences >= DIFFERENCES_TO_RESOLVE:
+            outbox.differences = 0
+            self._say_all(neighbour, self.gossip.all_holdings())
+
+    def _say(self, neighbour: Address, message: Message) -> None:
+        self._outboxes[neighbour].messages.append(message)
+        self.ready.add(neighbour)
+
+    def _say_all(self, neighbour: Address, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self._say(neighbour, message)
+
+    def _flush_wants(self) -> None:
+        for asked, want in self.gossip.collect_wants():
+            self._say(asked, want)
+
+    # ---- who lives ----
+
+    def test_liveness(self, neighbour: Address, now_s: float) -> list[Action]:
+        """Look after one neighbour; to be called when `liveness.due_s` says."""
+        match self.liveness.test(neighbour, now_s):
+            case Finding.ASK:
+                number = self.liveness.number(neighbour)
+                self._say(neighbour, LivenessRequest(number))
+                details = {"neighbour": str(neighbour), "number": number}
+                return [Notify("liveness_test", details)]
+            case Finding.SUSPECT:
+                reason = f"no reply to {self._tunables.missed_replies_suspect} liveness requests"
+                self.liveness.accuse(neighbour, reason, now_s)
+                return [Try(neighbour), *self._call_witnesses(neighbour, now_s)]
+        return []
+
+    def tried(self, accused: Address, outcome: Tried, now_s: float) -> list[Action]:
+        """An attempt to reach the accused has ended; it may have been for others too."""
+        for asker in self._askers.pop(accused, ()):
+            if asker in self._outboxes:
+                self._say(asker, Opinion(accused, outcome is Tried.ECHOED))
+        reason = self._reason(accused)
+        if outcome is Tried.REFUSED:
+            reason = f"{reason}; connection refused"
+        finding = self.liveness.tried(accused, outcome)
+        if finding is Finding.SUSPECT:
+            return self._call_witnesses(accused, now_s)
+        return self._settle(accused, reason, finding, now_s)
+
+    def _call_witnesses(self, accused: Address, now_s: float) -> list[Action]:
+        for witness in self.liveness.call_witnesses(accused, now_s):
+            self._say(witness, OpinionRequest(accused))
+        details = {"neighbour": str(accused), "reason": self._reason(accused)}
+        return [Notify("suspect", details)]
+
+    def _asked_for_opinion(self, asker: Address, accused: Address) -> list[Action]:
+        if accused == self.me.origin:
+            self._say(asker, Opinion(accused, is_alive=True))
+            return []
+        is_under_way = accused in self._askers
+        if not is_under_way and len(self._askers) >= MAX_ATTEMPTS:
+            return []  # no opinion is better than a slow one
+        self._askers.setdefault(accused, set()).add(asker)
+        return [] if is_under_way else [Try(accused)]
+
+    def _reason(self, accused: Address) -> str:
+        return self.liveness.reason(accused) if self.liveness.is_suspect(accused) else ""
+
+    def _settle(
+        self, accused: Address, reason: str, finding: Finding, now_s: float
+    ) -> list[Action]:
+        """A case is closed."""
+        actions: list[Action] = []
+        is_linked = accused in self._outboxes
+        match finding:
+            case Finding.DEAD:
+                if is_linked:
+                    actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
+                self.overlay.failed(accused, Dialled.SILENT, now_s)
+                dead = {"neighbour": str(accused), "reason": reason}
+                actions += [Notify("dead", dead), Report(accused)]
+            case Finding.CLEARED if not is_linked:
+                self.overlay.reached(accused)
+            case Finding.UNREACHABLE if is_linked:
+                reason = "silent, as are half of the neighbours"
+                actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
+            case Finding.CLEARED if is_linked and self.liveness.is_link_broken(accused):
+                reason = "silent here, though others reach it"
+                actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
+            case _:
+                return []
+        return actions + self._dials(now_s)
+
+
+DIFFERENCES_TO_RESOLVE = 3  # digests differ for a moment whenever a message is on its way
+MAX_ATTEMPTS = 16  # attempts to reach accused peers under way for others

@@ -1,0 +1,474 @@
+"""A peer: joins the network through seeds or other peers, says things, and hears everything.
+
+Run it (`python3 peer.py`) or embed it (`from peer import Peer`). Here are its threads: they wait
+for sockets, hand what arrives to the node, and do what it decides. What it decides is in `node.py`.
+"""
+
+import logging
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from delivery import Delivery, Message
+from driver import Driver, Link, now_s
+from journal import Event, Journal
+from link import Connection, Listener, advertised, ask, dial, reason_of, try_address
+from messages import (
+    MAX_PAYLOAD_BYTES,
+    Address,
+    AddressInUse,
+    BadAddress,
+    BroadcastTimeout,
+    Bye,
+    Direct,
+    Echo,
+    Hello,
+    MessageTooLarge,
+    NetworkError,
+    NotRunning,
+    Probe,
+    Received,
+    Refused,
+    StreamName,
+    Welcome,
+    WireError,
+)
+from node import Action, Dial, Node, Notify, Report, Try
+from overlay import Dialled
+from registration import Registration, SeedSource, ask_members
+from settings import CONFIG_FILE, LOG_FILE, Tunables
+from threads import Threads
+
+__all__ = [
+    "AddressInUse",
+    "BadAddress",
+    "BroadcastTimeout",
+    "Message",
+    "MessageTooLarge",
+    "NetworkError",
+    "NotRunning",
+    "Peer",
+]
+
+FAREWELL_TIMEOUT_S = 0.5  # for a neighbour to read our last words and close
+STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
+
+_log = logging.getLogger("peer-to-peer")
+
+
+class Peer:
+    """One peer of the network. Start it, say things, hear everything; `with` stops it again.
+
+    `port` 0 takes a free one; `ip` is the host to listen on. `seeds` are "host:port" texts; None
+    reads the file `config`. `join` are peers to dial although no seed names them. `advertise` is
+    the address that others are told ("host" or "host:port"). `log` is the file events are appended
+    to, None for none; `on_event` is called with each event. `gossip_every_s` above 0 broadcasts a
+    short text that often, `gossip_count` times at most (0: for ever). With `no_history` the peer
+    hears only what is said after it joined. Raises BadAddress for a text that is no address.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        ip: str = "localhost",
+        seeds: Iterable[str] | None = None,
+        *,
+        join: Iterable[str] = (),
+        advertise: str | None = None,
+        config: str = CONFIG_FILE,
+        log: str | None = LOG_FILE,
+        gossip_every_s: float = 0,
+        gossip_count: int = 0,
+        no_history: bool = False,
+        verbose: bool = False,
+        on_event: Callable[[Event], None] | None = None,
+        tunables: Tunables | None = None,
+    ) -> None:
+        self._bind_to = (ip, port)
+        self._seeds = SeedSource(None if seeds is None else map(Address.parse, seeds), config)
+        self._join = [Address.parse(contact) for contact in join]
+        self._advertise = advertise
+        self._log_file = log
+        self._gossip_every_s = gossip_every_s
+        self._gossip_count = gossip_count
+        self._no_history = no_history
+        self._is_verbose = verbose
+        self._on_event = on_event
+        self._tunables = tunables or Tunables()
+        is_recording = log is not None or on_event is not None
+        record = self._record if is_recording else None
+        self._delivery = Delivery(record, self._tunables.inbox_bytes)
+        self._state_lock = threading.Lock()  # guards the two flags below
+        self._is_started = False
+        self._stopping = threading.Event()
+
+    # ---- for the program ----
+
+    def start(self) -> None:
+        """Listen, and begin to join; returns at once. Raises AddressInUse, BadAddress, OSError."""
+        with self._state_lock:
+            assert not self._is_started, "a peer starts once"
+            self._listener = Listener(*self._bind_to)
+            try:
+                address = advertised(self._listener.address, self._advertise)
+                self._journal = Journal(address, self._log_file, self._on_event)
+            except BaseException:
+                self._listener.close()
+                raise
+            self._me = StreamName(address, time.time_ns() // 1_000_000)
+            self._assemble()
+            self._is_started = True
+        self._notify("listening", address=str(self._listener.address))
+        self._delivering.start("deliver", self.deliver)
+        for loop in (self.listen, self.handle_seeds, self.connect_to_peers):
+            self._threads.start(loop.__name__, loop)
+        if self._gossip_every_s > 0:
+            self._threads.start("say_something", self.say_something)
+
+    def _assemble(self) -> None:
+        rng = random.Random()
+        node = Node(self._me, self._tunables, rng, now_s(), wants_history=not self._no_history)
+        self._driver = Driver(node, self._is_verbose, self._carry_out)
+        self._registration = Registration(
+            self._me, self._seeds.listed, self._tunables, rng, self._notify
+        )
+        self._threads = Threads(str(self._me.origin), self._journal.failure)
+        self._delivering = Threads(str(self._me.origin), self._journal.failure)
+
+    def stop(self, reason: str = "asked to") -> None:
+        """Send what is owed, tell neighbours and seeds, join the threads. May be called twice."""
+        with self._state_lock:
+            if not self._is_started or self._stopping.is_set():
+                return
+            self._stopping.set()
+        deadline_s = now_s() + STOP_TIMEOUT_S
+        self._listener.close()
+        self._registration.wake()
+        self._driver.leave(reason, self._tunables.flush_timeout_s)
+        self._threads.join(deadline_s)
+        self._driver.end()
+        self._delivery.close()
+        self._delivering.join(deadline_s + 0.2)
+        self._record("stopped", reason=reason)
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """The address that others are told, `host:port`. Raises NotRunning before the start."""
+        if not self._is_started:
+            raise NotRunning("the peer was not started")
+        return str(self._me.origin)
+
+    @property
+    def sockets_to_peers(self) -> dict[str, socket.socket]:
+        """The socket of each link, by the neighbour's address."""
+        self._check_running()
+        with self._driver.lock:
+            links = self._driver.links.items()
+            return {str(neighbour): link.connection.socket for neighbour, link in links}
+
+    def broadcast(self, payload: bytes, timeout: float | None = None) -> int:
+        """Say something to everyone. Returns its number: 1, 2, 3 …
+
+        Waits while every neighbour is far behind. Raises MessageTooLarge, NotRunning, and
+        BroadcastTimeout after `timeout` seconds of waiting.
+        """
+        _check_size(payload)
+        self._check_running()
+        return self._driver.broadcast(bytes(payload), timeout)
+
+    def send(self, address: str, payload: bytes) -> None:
+        """Say something to one peer alone; returns once it has it.
+
+        Raises BadAddress, MessageTooLarge, NotRunning, and NetworkError when it cannot be reached.
+        """
+        _check_size(payload)
+        self._check_running()
+        message = Direct(self._me.origin, bytes(payload))
+        try:
+            answer = ask(Address.parse(address), message, self._tunables.dial_timeout_s)
+        except OSError as error:
+            raise NetworkError(f"{address} cannot be reached: {reason_of(error)}") from error
+        if not isinstance(answer, Received):
+            raise NetworkError(f"{address} is no peer: it answered {type(answer).__name__}")
+
+    def on_message(self, callback: Callable[[Message], object]) -> None:
+        """Call this with every message from others, in order, from one thread of the peer."""
+        self._delivery.on_message(callback)
+        if self._is_started:
+            self._driver.look_again()
+
+    def on_direct(self, callback: Callable[[str, bytes], object]) -> None:
+        """Call this with the origin and payload of every message to this peer alone."""
+        self._delivery.on_direct(callback)
+
+    def messages(self) -> Iterator[Message]:
+        """Every message from others, in order; ends when the peer stops. Raises NotRunning."""
+        self._check_running()
+        iterator = self._delivery.messages()
+        self._driver.look_again()
+        return iterator
+
+    def neighbours(self) -> list[str]:
+        """The addresses of the peers that this one holds a link to. Raises NotRunning."""
+        return list(self.sockets_to_peers)
+
+    def members(self) -> list[str]:
+        """All live peers, asked of the seeds; a part of a very long list. Raises NotRunning."""
+        self._check_running()
+        members = ask_members(self._registration.seeds(), self._tunables.dial_timeout_s)
+        return [str(member) for member in sorted(members)]
+
+    def seeds(self) -> dict[str, bool]:
+        """Each seed listed, and whether this peer is registered there. Raises NotRunning."""
+        self._check_running()
+        return {str(seed): is_ours for seed, is_ours in self._registration.seeds().items()}
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start; their names say of what. Raises NotRunning."""
+        self._check_running()
+        with self._driver.lock:
+            return self._driver.node.stats()
+
+    def links(self) -> list[dict[str, Any]]:
+        """Each neighbour: address, direction, round trip in seconds, lag in messages."""
+        self._check_running()
+        with self._driver.lock:
+            return self._driver.node.links()
+
+    def is_heard(self) -> bool:
+        """Whether some neighbour is there, and every neighbour has shown that it has all we said.
+
+        It asks them, so that a later call knows more. Raises NotRunning.
+        """
+        self._check_running()
+        return self._driver.is_heard()
+
+    # ---- threads of the peer ----
+
+    def listen(self) -> None:
+        """Accept connections, a thread for each, until the peer stops."""
+        while not self._stopping.is_set():
+            try:
+                connection = self._listener.accept()
+            except OSError:
+                self._stopping.wait(0.1)  # closed by `stop`, or no descriptor left for now
+                continue
+            self._threads.start("handle_peer", self.handle_peer, connection)
+
+    def handle_peer(self, connection: Connection) -> None:
+        """Serve whoever connected: a new neighbour until its link ends, anybody else once."""
+        try:
+            first = connection.receive_one(self._tunables.handshake_timeout_s)
+            match first:
+                case Hello():
+                    self._admit(connection, first)
+                case Probe(number):
+                    connection.send([Echo(number)])
+                case Direct():
+                    self._driver.publish(first)
+                    connection.send([Received()])
+                case _:
+                    raise WireError(f"{type(first).__name__}: not expected by a peer")
+        except (OSError, WireError) as error:
+            _log.debug("%s: a visitor was not understood: %s", self._me.origin, error)
+        finally:
+            connection.close()
+
+    def handle_seeds(self) -> None:
+        """Stay registered with a majority of the seeds until the peer stops; then tell them."""
+        self.connect_to_seeds()
+        self._registration.keep(self._stopping, self._introduced)
+
+    def connect_to_seeds(self) -> None:
+        """Register with a random majority of the seeds, and take the union of their lists."""
+        self._registration.connect()
+        self._introduced()
+
+    def connect_to_peers(self) -> None:
+        """Let the node do whatever is due, dials above all, until the peer stops."""
+        join_s = now_s()
+        while not self._stopping.wait(self._tunables.tick_interval_s):
+            if self._join and not self._driver.links and now_s() >= join_s:
+                join_s = now_s() + self._tunables.exchange_interval_s
+                self._driver.decide(self._driver.node.learn, self._join)
+            self._driver.decide(self._driver.node.tick)
+
+    def deliver(self) -> None:
+        """Hand events and messages to the program, until the peer has stopped and all is said."""
+        is_last = False
+        while not is_last:
+            news = self._driver.wait_for_news(self._delivery.has_unclaimed)
+            for event in news.events:
+                if isinstance(event, Notify):
+                    self._record(event.event, **event.details)
+                else:
+                    self._delivery.hand_over_direct(event)
+            self._delivery.hand_over(news.items)
+            is_last = news.is_last
+
+    def say_something(self) -> None:
+        """The periodic message of the mission, until the peer stops or all were said."""
+        number = 0
+        while not self._stopping.wait(self._gossip_every_s):
+            number += 1
+            text = f"{time.strftime('%H:%M:%S')} hello number {number} from {self.address}"
+            try:
+                self.broadcast(text.encode(), timeout=self._gossip_every_s)
+            except (BroadcastTimeout, NotRunning):
+                continue  # nobody takes it just now; the next one will do
+            if number == self._gossip_count:
+                return
+
+    # ---- threads of a link ----
+
+    def handle_messages(self, link: Link) -> None:
+        """Turn bytes into messages until the link ends; then report why, exactly once."""
+        node, reason = self._driver.node, "closed by the neighbour"
+        try:
+            for items in link.connection.frames():
+                self._driver.receive(link, items)
+        except WireError as error:
+            reason = f"broke the protocol: {error}"
+            self._driver.decide(node.misbehaved, link.neighbour, reason, of=link)
+        except OSError as error:
+            reason = f"lost: {reason_of(error)}"
+        finally:
+            self._driver.decide(node.link_down, link.neighbour, reason, of=link)
+            link.unread.set()
+
+    def generate_messages(self, link: Link) -> None:
+        """Send the neighbour whatever it is owed, until the link ends; then the last words."""
+        try:
+            while batch := self._driver.next_batch(link):
+                link.connection.send(batch)
+            if link.last_words is not None:
+                link.connection.send([link.last_words])
+                link.connection.finish_sending()
+        except OSError as error:
+            reason = f"lost: {reason_of(error)}"
+            link_down = self._driver.node.link_down
+            self._driver.decide(link_down, link.neighbour, reason, of=link)
+
+    def liveness_test(self, link: Link) -> None:
+        """Ask the neighbour for a sign of life when it is silent; at the end, see the link out."""
+        test = self._driver.node.test_liveness
+        while not link.closing.wait(max(0.0, self._driver.next_test_s(link))):
+            self._driver.decide(test, link.neighbour, of=link)
+        if link.last_words is not None:
+            link.unread.wait(FAREWELL_TIMEOUT_S)
+        link.connection.close()
+
+    # ---- links ----
+
+    def _connect(self, action: Dial) -> None:
+        """Dial a peer, and be its neighbour if it lets us; ends with the link."""
+        node = self._driver.node
+        try:
+            connection = dial(action.address, self._tunables.dial_timeout_s)
+        except OSError as error:
+            is_refused = isinstance(error, ConnectionRefusedError)
+            how = Dialled.REFUSED if is_refused else Dialled.SILENT
+            self._driver.decide(node.dial_failed, action.address, how)
+            return
+        try:
+            answer = connection.ask(action.hello, self._tunables.handshake_timeout_s)
+            match answer:
+                case Welcome():
+                    self._adopt(connection, action.address, answer)
+                case Refused():
+                    self._driver.decide(node.turned_away, action.address, answer)
+                case _:
+                    raise WireError(f"{type(answer).__name__}: not expected from a peer")
+        except (OSError, WireError):
+            self._driver.decide(node.dial_failed, action.address, Dialled.SILENT)
+        finally:
+            connection.close()
+
+    def _adopt(self, connection: Connection, dialled: Address, welcome: Welcome) -> None:
+        adopted = self._driver.adopt(connection, dialled, welcome)
+        if isinstance(adopted, Bye):
+            connection.send([adopted])
+        else:
+            self._run_link(adopted)
+
+    def _admit(self, connection: Connection, hello: Hello) -> None:
+        admitted = self._driver.admit(connection, hello)
+        if isinstance(admitted, Refused):
+            connection.send([admitted])
+        elif admitted is not None:
+            self._run_link(admitted)
+
+    def _run_link(self, link: Link) -> None:
+        """The three threads of a link, this one reading; returns when all have ended."""
+        others = [
+            self._threads.start("generate_messages", self.generate_messages, link),
+            self._threads.start("liveness_test", self.liveness_test, link),
+        ]
+        self.handle_messages(link)
+        for thread in others:
+            thread.join()
+
+    def _carry_out(self, action: Action) -> None:
+        """What the node decided, as far as it needs the world."""
+        match action:
+            case Dial():
+                self._threads.start("connect", self._connect, action)
+            case Try(accused):
+                self._threads.start("try", self._try, accused)
+            case Report(dead):
+                self._registration.report(dead)
+
+    def _try(self, accused: Address) -> None:
+        outcome = try_address(accused, self._tunables.probe_timeout_s)
+        self._driver.decide(self._driver.node.tried, accused, outcome)
+
+    def _introduced(self) -> None:
+        """The seeds have answered, or none of them has."""
+        if any(self._registration.seeds().values()):
+            found = sorted(self._registration.found())
+            self._notify("peer_list", peers=len(found))
+            self._driver.decide(self._driver.node.learn, found)
+        else:
+            self._driver.decide(self._driver.node.nobody_introduces)
+
+    # ---- helpers ----
+
+    def _notify(self, event: str, **details: Any) -> None:
+        """Have the event recorded in its turn."""
+        self._driver.publish(Notify(event, details))
+
+    def _record(self, event: str, **details: Any) -> None:
+        self._journal.record(event, **details)
+
+    def _check_running(self) -> None:
+        if not self._is_started or self._stopping.is_set():
+            raise NotRunning("the peer is not running")
+
+
+def _check_size(payload: bytes) -> None:
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise MessageTooLarge(f"expected at most {MAX_PAYLOAD_BYTES} bytes, got {len(payload)}")
+
+
+if __name__ == "__main__":
+    import console
+
+    sys.exit(console.run_peer())

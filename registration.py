@@ -1,0 +1,243 @@
+"""Keeps a peer registered with a majority of the seeds, and fetches their lists.
+
+Any two peers that are registered with a majority each share at least one seed, so the union of the
+lists that a majority hands out leaves nobody out. One thread runs `keep`; the others only leave
+word.
+"""
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from link import Connection, ask, dial, reason_of
+from messages import (
+    Address,
+    Bye,
+    DeadReport,
+    ListPeers,
+    PeerList,
+    Register,
+    StreamName,
+    Verdict,
+    WireError,
+)
+from overlay import Backoff
+from settings import Tunables, read_seeds
+
+_log = logging.getLogger("peer-to-peer")
+
+LOOK_INTERVAL_S = 0.5  # how often the connections to the seeds are looked at
+
+
+class SeedSource:
+    """The list of seeds, as it is now: the one given, or the config file, read anew each time."""
+
+    def __init__(self, given: Iterable[Address] | None, config: str) -> None:
+        self._given = None if given is None else list(given)
+        self._config = config
+        self._complaints: set[str] = set()
+
+    def listed(self) -> list[Address]:
+        """The seeds; each fault of the file is reported once."""
+        if self._given is not None:
+            return self._given
+        try:
+            listed = read_seeds(self._config)
+        except OSError as error:
+            self._complain(f"{self._config}: {reason_of(error)}; going on without seeds")
+            return []
+        for complaint in listed.complaints:
+            self._complain(complaint)
+        return listed.seeds
+
+    def _complain(self, complaint: str) -> None:
+        if complaint not in self._complaints:
+            self._complaints.add(complaint)
+            _log.warning("%s", complaint)
+
+
+@dataclass(slots=True)
+class SeedContact:
+    """One seed, as this peer sees it."""
+
+    backoff: Backoff
+    connection: Connection | None = None  # while registered there
+    renewed_s: float = 0.0
+    is_missed: bool = False  # it was reported unreachable, and has not answered since
+    listed: tuple[Address, ...] = ()  # the peers it named last
+
+
+class Registration:
+    """The registrations of one peer."""
+
+    def __init__(
+        self,
+        me: StreamName,
+        list_seeds: Callable[[], Iterable[Address]],
+        tunables: Tunables,
+        rng: random.Random,
+        notify: Callable[..., None],
+    ) -> None:
+        self._me = me
+        self._list_seeds = list_seeds
+        self._tunables = tunables
+        self._rng = rng
+        self._notify = notify  # records an event; called by the thread that runs `keep` alone
+        self._contacts: dict[Address, SeedContact] = {}
+        self._preferred: list[Address] = []  # our majority; others stand in while one is down
+        self._reports: deque[Address] = deque(maxlen=1000)
+        self._has_news = threading.Event()
+
+    # ---- for any thread ----
+
+    def report(self, dead: Address) -> None:
+        """Leave word that a peer is dead; the seeds are told at once."""
+        self._reports.append(dead)
+        self._has_news.set()
+
+    def wake(self) -> None:
+        """Let `keep` see at once that it shall stop."""
+        self._has_news.set()
+
+    def seeds(self) -> dict[Address, bool]:
+        """Every seed listed, and whether we are registered there."""
+        return {seed: contact.connection is not None for seed, contact in self._contacts.items()}
+
+    # ---- for the thread that keeps the registrations ----
+
+    def keep(self, stopping: threading.Event, has_changed: Callable[[], None]) -> None:
+        """Register, renew, report, come back to lost seeds; until `stopping`, then say goodbye."""
+        while not stopping.is_set():
+            self._has_news.wait(LOOK_INTERVAL_S)
+            if self._has_news.is_set():
+                self._has_news.clear()
+                self._send_reports()
+            if not stopping.is_set() and self.connect():
+                has_changed()
+        self._say_goodbye()
+
+    def connect(self) -> bool:
+        """Make good what is missing to a majority. True if a seed was tried: there may be news."""
+        self._follow_list()
+        now_s = time.monotonic()
+        was_tried = False
+        for seed, contact in self._contacts.items():
+            if contact.connection is None:
+                continue
+            if contact.connection.is_over():
+                self._lost(seed, contact, "closed the connection")
+                was_tried = True
+            elif now_s >= contact.renewed_s + self._tunables.renew_interval_s:
+                self._register(seed, contact)
+                was_tried = True
+        for seed in self._due(now_s):
+            registered = sum(self.seeds().values())
+            if registered < len(self._preferred) or seed in self._preferred:
+                self._register(seed, self._contacts[seed])
+                was_tried = True
+        return was_tried
+
+    def found(self) -> set[Address]:
+        """The other peers that the seeds listed, as of their latest answers."""
+        listed = (contact.listed for contact in self._contacts.values() if contact.connection)
+        return set().union(*listed) - {self._me.origin}
+
+    def _follow_list(self) -> None:
+        """The list of seeds may have changed: forget those gone, keep to our majority."""
+        listed = list(self._list_seeds())
+        for gone in [seed for seed in self._contacts if seed not in listed]:
+            if self._contacts[gone].connection is not None:
+                self._lost(gone, self._contacts[gone], "taken off the list")
+            del self._contacts[gone]
+        for seed in listed:
+            if seed not in self._contacts:
+                self._contacts[seed] = SeedContact(Backoff(self._tunables, self._rng))
+        majority = len(listed) // 2 + 1 if listed else 0
+        kept = [seed for seed in self._preferred if seed in listed][:majority]
+        others = [seed for seed in listed if seed not in kept]
+        self._preferred = kept + self._rng.sample(others, majority - len(kept))
+
+    def _due(self, now_s: float) -> list[Address]:
+        """Seeds that may be tried now: those we prefer first, the others in random order."""
+        due = [
+            seed
+            for seed, contact in self._contacts.items()
+            if contact.connection is None and contact.backoff.until_s <= now_s
+        ]
+        self._rng.shuffle(due)
+        return sorted(due, key=lambda seed: seed not in self._preferred)
+
+    def _register(self, seed: Address, contact: SeedContact) -> None:
+        """Register, or renew, and take in the seed's list."""
+        is_new = contact.connection is None
+        try:
+            if contact.connection is None:
+                contact.connection = dial(seed, self._tunables.dial_timeout_s)
+            register = Register(self._me.origin, self._me.boot_ms)
+            answer = contact.connection.ask(register, self._tunables.handshake_timeout_s)
+            if not isinstance(answer, PeerList):
+                raise WireError(f"expected a PeerList, got {type(answer).__name__}")
+        except (OSError, WireError) as error:
+            self._lost(seed, contact, reason_of(error))
+            return
+        contact.renewed_s = time.monotonic()
+        contact.backoff.succeeded()
+        contact.is_missed = False
+        contact.listed = answer.peers
+        if is_new:
+            self._notify("registered", seed=str(seed))
+
+    def _lost(self, seed: Address, contact: SeedContact, reason: str) -> None:
+        if contact.connection is not None:
+            contact.connection.close()
+        contact.connection = None
+        contact.backoff.failed(time.monotonic())
+        if not contact.is_missed:  # once for each time it goes away
+            contact.is_missed = True
+            self._notify("seed_unreachable", seed=str(seed), reason=reason)
+
+    def _send_reports(self) -> None:
+        """Tell every seed that we are registered with; each tries the accused itself."""
+        while self._reports:
+            dead = self._reports.popleft()
+            asked = []
+            for seed, contact in self._contacts.items():
+                try:
+                    if contact.connection is not None:
+                        contact.connection.send([DeadReport(dead, self._me.origin)])
+                        asked.append((seed, contact, contact.connection))
+                except OSError as error:
+                    self._lost(seed, contact, reason_of(error))
+            for seed, contact, connection in asked:
+                try:
+                    answer = connection.receive_one(self._tunables.handshake_timeout_s)
+                    if not isinstance(answer, Verdict):
+                        raise WireError(f"expected a Verdict, got {type(answer).__name__}")
+                except (OSError, WireError) as error:
+                    self._lost(seed, contact, reason_of(error))
+
+    def _say_goodbye(self) -> None:
+        for contact in self._contacts.values():
+            if contact.connection is not None:
+                with contextlib.suppress(OSError):  # the seed is gone: nobody is left to tell
+                    contact.connection.send([Bye("leaving", is_leaving=True)])
+                contact.connection.close()
+                contact.connection = None
+
+
+def ask_members(seeds: Iterable[Address], timeout_s: float) -> set[Address]:
+    """The live peers, asked of these seeds; those that do not answer are passed over."""
+    members: set[Address] = set()
+    for seed in seeds:
+        try:
+            answer = ask(seed, ListPeers(), timeout_s)
+        except (OSError, WireError):
+            continue
+        if isinstance(answer, PeerList):
+            members.update(answer.peers)
+    return members

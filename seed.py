@@ -1,0 +1,274 @@
+"""A seed: holds the list of live peers in memory, and hands it to whoever asks.
+
+Run it (`python3 seed.py`) or embed it (`from seed import Seed`). A seed introduces peers to each
+other and is not needed for anything else. It believes no report of a death: it tries the accused
+itself.
+"""
+
+import contextlib
+import logging
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import settings
+from directory import Directory
+from journal import Event, Journal
+from link import Connection, Listener, advertised, try_address
+from liveness import Tried
+from messages import (
+    Address,
+    AddressInUse,
+    BadAddress,
+    Bye,
+    DeadReport,
+    Echo,
+    ListPeers,
+    Message,
+    NetworkError,
+    NotRunning,
+    PeerList,
+    Probe,
+    Register,
+    Verdict,
+    WireError,
+)
+from settings import CONFIG_FILE, LOG_FILE, Tunables
+from threads import Threads
+from wire import Run
+
+__all__ = ["AddressInUse", "BadAddress", "NetworkError", "NotRunning", "Seed"]
+
+LEASE_LOOK_INTERVAL_S = 1.0  # how often lapsed leases are looked for
+PARALLEL_ATTEMPTS = 32  # lapsed peers tried at a time: 1,000 silent ones take half a minute
+STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
+
+_log = logging.getLogger("peer-to-peer")
+
+
+class Seed:
+    """One seed. Start it; `with` stops it again.
+
+    `port` 0 takes a free one; `ip` is the host to listen on. `config` is the file that it lists
+    itself in while it runs. `advertise` is the address that is listed ("host" or "host:port").
+    `log` is the file events are appended to, None for none; `on_event` is called with each event.
+    """
+
+    def __init__(
+        self,
+        port: int = 12345,
+        ip: str = "localhost",
+        *,
+        advertise: str | None = None,
+        config: str = CONFIG_FILE,
+        log: str | None = LOG_FILE,
+        on_event: Callable[[Event], None] | None = None,
+        tunables: Tunables | None = None,
+    ) -> None:
+        self._bind_to = (ip, port)
+        self._advertise = advertise
+        self._config = config
+        self._log_file = log
+        self._on_event = on_event
+        self._tunables = tunables or Tunables()
+        self._lock = threading.Lock()  # guards the directory, the connections and the flag
+        self._directory = Directory(self._tunables, random.Random())
+        self._connections: set[Connection] = set()
+        self._is_started = False
+        self._stopping = threading.Event()
+
+    # ---- for the program ----
+
+    def start(self) -> None:
+        """Listen; returns once it does. Raises AddressInUse, BadAddress, OSError."""
+        with self._lock:
+            assert not self._is_started, "a seed starts once"
+            self._listener = Listener(*self._bind_to)
+            try:
+                self._me = advertised(self._listener.address, self._advertise)
+                self._journal = Journal(self._me, self._log_file, self._on_event)
+                self.config_entry()
+            except BaseException:
+                self._listener.close()
+                raise
+            self._threads = Threads(str(self._me), self._journal.failure)
+            self._is_started = True
+        self._journal.record("listening", address=str(self._listener.address))
+        self._threads.start("accept", self._accept)
+        self._threads.start("expire", self._expire)
+
+    def listen(self) -> None:
+        """Start, and return once the seed has been stopped."""
+        self.start()
+        self._stopping.wait()
+
+    def config_entry(self) -> None:
+        """List this seed in the config file. Raises OSError."""
+        settings.add_seed(self._config, self._me)
+
+    def stop(self, reason: str = "asked to") -> None:
+        """Leave the list, close every connection, join the threads. May be called twice."""
+        with self._lock:
+            if not self._is_started or self._stopping.is_set():
+                return
+            self._stopping.set()
+            connections = list(self._connections)
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        try:
+            settings.remove_seed(self._config, self._me)
+        except OSError as error:
+            _log.warning("%s stays listed in %s: %s", self._me, self._config, error)
+        self._listener.close()
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.send([Bye(reason, is_leaving=True)])
+            connection.close()
+        self._threads.join(deadline_s)
+        self._journal.record("stopped", reason=reason)
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """The address that peers are told, `host:port`. Raises NotRunning before the start."""
+        if not self._is_started:
+            raise NotRunning("the seed was not started")
+        return str(self._me)
+
+    def peers(self) -> list[str]:
+        """The addresses of the live peers; at most 1,000, at random, of a longer list."""
+        with self._lock:
+            return [str(peer) for peer in self._directory.listed()]
+
+    # ---- threads ----
+
+    def _accept(self) -> None:
+        """Accept connections, a thread for each, until the seed stops."""
+        while not self._stopping.is_set():
+            try:
+                connection = self._listener.accept()
+            except OSError:
+                self._stopping.wait(0.1)  # closed by `stop`, or no descriptor left for now
+                continue
+            self._threads.start("handle_peer", self.handle_peer, connection)
+
+    def handle_peer(self, connection: Connection) -> None:
+        """Serve one connected peer until it parts; if it just vanishes, see whether it lives."""
+        with self._lock:
+            self._connections.add(connection)
+        registered: Register | None = None
+        try:
+            first = connection.receive_one(self._tunables.handshake_timeout_s)
+            registered = self._answer(connection, first, registered)
+            connection.socket.settimeout(2 * self._tunables.lease_s)  # it renews far more often
+            for items in connection.frames():
+                for item in items:
+                    registered = self._answer(connection, item, registered)
+        except (OSError, WireError) as error:
+            _log.debug("%s: a connection ended: %s", self._me, error)
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+            connection.close()
+        if registered is not None:
+            self._remove_if_dead(registered.address, "its connection was lost")
+
+    def _expire(self) -> None:
+        """Try the peers whose lease has lapsed, until the seed stops."""
+        while not self._stopping.wait(LEASE_LOOK_INTERVAL_S):
+            with self._lock:
+                lapsed = self._directory.lapsed(time.monotonic())
+            for start in range(0, len(lapsed), PARALLEL_ATTEMPTS):
+                attempts = [
+                    self._threads.start("try", self._remove_if_dead, peer, "its lease has ended")
+                    for peer in lapsed[start : start + PARALLEL_ATTEMPTS]
+                ]
+                for attempt in attempts:
+                    attempt.join()
+
+    # ---- answers ----
+
+    def _answer(
+        self, connection: Connection, item: Message | Run, registered: Register | None
+    ) -> Register | None:
+        """Answer one message. Returns who is registered over this connection now."""
+        match item:
+            case Register(address, _):
+                self._register(item)
+                connection.send([self._list(but=address)])
+                return item
+            case ListPeers():
+                connection.send([self._list()])
+            case DeadReport(accused, reporter):
+                connection.send([Verdict(accused, self._judge(accused, reporter))])
+            case Probe(number):
+                connection.send([Echo(number)])
+            case Bye() if registered is not None:
+                self._remove(registered.address, registered.boot_ms, "it has left")
+                return None
+            case _:
+                raise WireError(f"{type(item).__name__}: not expected by a seed")
+        return registered
+
+    def _register(self, register: Register) -> None:
+        with self._lock:
+            is_new = self._directory.register(register.address, register.boot_ms, time.monotonic())
+            count = len(self._directory)
+        if is_new:
+            self._journal.record("peer_registered", peer=str(register.address), peers=count)
+
+    def _list(self, but: Address | None = None) -> PeerList:
+        with self._lock:
+            return PeerList(tuple(self._directory.listed(but)))
+
+    def _judge(self, accused: Address, reporter: Address) -> bool:
+        """A report of a death is only a hint. True if the accused is off the list."""
+        is_removed = self._remove_if_dead(accused, f"{reporter} reported it dead")
+        verdict = "removed" if is_removed else "still alive"
+        self._journal.record(
+            "dead_report", peer=str(accused), reporter=str(reporter), verdict=verdict
+        )
+        return is_removed
+
+    def _remove_if_dead(self, peer: Address, why: str) -> bool:
+        """Try a listed peer, and remove it if it gives no echo. True if it is off the list."""
+        with self._lock:
+            boot_ms = self._directory.boot_of(peer)
+        if boot_ms is None:
+            return True
+        outcome = try_address(peer, self._tunables.probe_timeout_s)
+        if outcome is Tried.ECHOED:
+            with self._lock:
+                self._directory.extend(peer, boot_ms, time.monotonic())
+            return False
+        how = "it refused a connection" if outcome is Tried.REFUSED else "it gave no echo"
+        self._remove(peer, boot_ms, f"{why}, and {how}")
+        return True
+
+    def _remove(self, peer: Address, boot_ms: int, reason: str) -> None:
+        with self._lock:
+            is_removed = self._directory.remove(peer, boot_ms)
+            count = len(self._directory)
+        if is_removed and not self._stopping.is_set():
+            self._journal.record("peer_removed", peer=str(peer), reason=reason, peers=count)
+
+
+if __name__ == "__main__":
+    import console
+
+    sys.exit(console.run_seed())

@@ -1,0 +1,169 @@
+"""What can be tuned, and the list of seeds in `config.txt`.
+
+`Tunables` holds every interval, limit and size with its reason; what both ends of a link must agree
+on is a constant in `wire.py` instead. The functions below read and change the list of seeds.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from messages import Address, BadAddress
+
+VERSION = "0.1.0"
+CONFIG_FILE = "config.txt"
+LOG_FILE = "outputfile.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Tunables:
+    """Every knob with its reason. The relations between them are checked once, here."""
+
+    tick_interval_s: float = 0.1  # a node looks this often for what is due; costs 0.05 % of a core
+
+    # Whom to hold (overlay)
+    out_links: int = 4  # dialled by each: the graph is connected with probability 1 - O(n^-15)
+    max_links: int = 12  # dialled and accepted: room for three newcomers per link that we dial
+    book_size: int = 512  # with 128, one seed in three left a survivor alone after 95 % were killed
+    contacts_per_exchange: int = 8  # addresses given at a time, to neighbours and to the refused
+    exchange_interval_s: float = 10.0  # a neighbour is asked for contacts this often
+    feeler_interval_s: float = 30.0  # a stranger is tried this often; it rejoins split networks
+    parallel_dials: int = 4  # dials under way while some succeed
+    parallel_dials_alone: int = 16  # and while there is no neighbour at all
+    first_backoff_s: float = 1.0  # the wait after a failed dial; doubles with each further one
+    longest_backoff_s: float = 60.0  # so a returning address is found again within a minute
+    refusals_to_forget: int = 3  # an address is dropped for refusing, never for silence
+
+    # What is owed (gossip)
+    history_bytes: int = 64 << 20  # what is retained for others, over all streams
+    stream_messages: int = 100_000  # and at most this many messages of one stream
+    max_streams: int = 4096  # origins (each life of each) whose messages are retained
+    remembered_streams: int = 65_536  # older ones: only how far they were heard
+    inbox_bytes: int = 32 << 20  # heard but not yet taken by the application
+    batch_bytes: int = 128 << 10  # taken for one `sendall`, so that control frames wait little
+    broadcast_lag_bytes: int = 8 << 20  # own bytes no neighbour has taken: `broadcast` waits
+    want_patience_s: float = 1.0  # without progress for so long, another neighbour is asked
+    gap_patience_s: float = 2.0  # when nobody can provide a message for so long, it is a gap
+    max_queued_messages: int = 1000  # control messages for one link; a guess, far above normal
+
+    # Who is alive (liveness)
+    liveness_interval_s: float = 1.0  # a neighbour is asked after so much silence
+    missed_replies_suspect: int = 3  # the mission's "within a certain time": three in a row
+    opinions: int = 3  # other peers asked about a suspect
+    probe_timeout_s: float = 1.0  # an echo takes one round trip; a live process manages
+    own_lateness_s: float = 0.5  # who is itself late by more accuses nobody
+
+    # Seeds
+    lease_s: float = 90.0  # a peer that does not renew is looked at, and removed if dead
+    renew_interval_s: float = 30.0  # three chances within a lease
+    max_listed_peers: int = 1000  # handed out at random of a longer list
+
+    # Connections
+    dial_timeout_s: float = 3.0  # a SYN is repeated after 1 s and after 3 s
+    handshake_timeout_s: float = 5.0  # from accepting a connection to its first whole frame
+    flush_timeout_s: float = 0.8  # what is owed is still sent when a peer stops, for so long
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ValueError(f"{field.name}: expected more than 0")
+        self._check(self.out_links <= self.max_links, "out_links <= max_links")
+        self._check(self.renew_interval_s < self.lease_s, "renew_interval_s < lease_s")
+        self._check(self.first_backoff_s <= self.longest_backoff_s, "first <= longest back-off")
+
+    def _check(self, holds: bool, relation: str) -> None:
+        if not holds:
+            raise ValueError(f"tunables: expected {relation}")
+
+
+class SeedList(NamedTuple):
+    """What a config file says: its seeds in order, each once, and a line about each bad line."""
+
+    seeds: list[Address]
+    complaints: list[str]
+
+
+def read_seeds(path: str | Path) -> SeedList:
+    """The seeds listed in the file. Raises OSError when it cannot be read."""
+    seeds: list[Address] = []
+    complaints = []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            seed = _seed_in(line)
+        except BadAddress as error:
+            complaints.append(f"{path}, line {number}: {error}; the line is skipped")
+            continue
+        if seed is not None and seed not in seeds:
+            seeds.append(seed)
+    return SeedList(seeds, complaints)
+
+
+def add_seed(path: str | Path, seed: Address) -> None:
+    """List the seed, once. Comments and other entries stay; the file is made if need be."""
+
+    def with_seed(lines: list[str]) -> list[str]:
+        return lines if any(_names(line, seed) for line in lines) else [*lines, str(seed)]
+
+    _change(path, with_seed)
+
+
+def remove_seed(path: str | Path, seed: Address) -> None:
+    """Take the seed off the list. Comments and other entries stay."""
+    _change(path, lambda lines: [line for line in lines if not _names(line, seed)])
+
+
+def remove_all_seeds(path: str | Path) -> None:
+    """Take every entry off the list, bad lines too; comments and blank lines stay."""
+    _change(path, lambda lines: [line for line in lines if not line.partition("#")[0].strip()])
+
+
+def _seed_in(line: str) -> Address | None:
+    """The seed a line names, None for a comment or a blank line. Raises BadAddress."""
+    text = line.partition("#")[0].strip()
+    return Address.parse(text) if text else None
+
+
+def _names(line: str, seed: Address) -> bool:
+    with contextlib.suppress(BadAddress):
+        return _seed_in(line) == seed
+    return False
+
+
+def _lines(path: str | Path) -> list[str]:
+    return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _change(path: str | Path, change: Callable[[list[str]], list[str]]) -> None:
+    """Rewrite the file in one step while no other process does; readers never see half of it."""
+    path = Path(os.path.realpath(path))
+    with _locked(path.parent):
+        before = _lines(path) if path.exists() else []
+        after = change(before)
+        if after == before:
+            return
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.writelines(line + "\n" for line in after)
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. Locking the file itself would not do: it is replaced each time."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # gives the lock back too

@@ -1,0 +1,35 @@
+"""What every test may ask for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from embedding import Embedded
+from programs import Programs
+
+# The same examples on every run: a failure is the same for whoever runs it again.
+settings.register_profile("same-every-time", derandomize=True, deadline=None)
+settings.load_profile("same-every-time")
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    """The programs of one test, in its own folder; all are ended after it, and checked."""
+    started = Programs(tmp_path)
+    try:
+        yield started
+    finally:
+        faults = started.close()
+    assert not faults, "\n".join(faults)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Embedded]:
+    """Peers and seeds inside this process; all are stopped after the test."""
+    started = Embedded(tmp_path)
+    try:
+        yield started
+    finally:
+        started.close()

@@ -1,0 +1,101 @@
+"""A program on a terminal of its own, as a person runs it."""
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from helpers import PATIENCE_S, wait_until
+
+# The new process takes the terminal as its own, so that Ctrl-C reaches it, and becomes the program.
+TAKE_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.executable, sys.argv[1:])"
+
+PASTE_MODE = re.compile(r"\x1b\[\?2004[hl]\r?")  # what line editing switches on and off
+
+
+class Terminal:
+    """What is on the screen, and a keyboard."""
+
+    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.name = " ".join([Path(arguments[0]).name, *arguments[1:]])
+        self._shown = bytearray()  # only ever grows, and only the reader thread adds to it
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, sys.executable, *arguments],
+            cwd=folder,
+            env={**environment, "TERM": "xterm"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read, name=f"screen of {self.name}")
+        self._reader.start()
+
+    def _read(self) -> None:
+        """Collect what is shown until nobody holds the terminal any more."""
+        with contextlib.suppress(OSError):  # that is how a terminal ends
+            while data := os.read(self._master, 1 << 16):
+                self._shown += data
+
+    @property
+    def screen(self) -> str:
+        """Everything shown so far, what was typed included."""
+        text = bytes(self._shown).decode(errors="replace")
+        return PASTE_MODE.sub("", text).replace("\r\n", "\n")
+
+    def type(self, text: str) -> int:
+        """Type one line; give how much was on the screen before, for `wait_to_see(since=)`."""
+        before = len(self.screen)
+        os.write(self._master, text.encode() + b"\n")
+        return before
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._master, b"\x03")
+
+    def press_ctrl_d(self) -> None:
+        os.write(self._master, b"\x04")
+
+    def wait_to_see(self, pattern: str, *, since: int = 0, count: int = 1) -> str:
+        """The screen from `since` on, once `pattern` (any case) is there `count` times."""
+        regex = re.compile(pattern, re.IGNORECASE)
+
+        def is_there() -> bool:
+            return len(regex.findall(self.screen[since:])) >= count
+
+        try:
+            wait_until(
+                lambda: is_there() or not self._reader.is_alive(),
+                what=f"{pattern!r} on the screen",
+            )
+            assert is_there(), f"ended before it showed {pattern!r}"
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.name} showed:\n{self.screen}") from None
+        return self.screen[since:]
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
+        """Its exit code, once it has ended and all it showed has been read."""
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end; it showed:\n{self.screen}") from None
+        self._reader.join(PATIENCE_S)
+        return self.process.returncode
+
+    def close(self) -> None:
+        """Kill it if need be, and let go of the terminal."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        os.close(self._master)
+
+    def faults(self) -> Iterator[str]:
+        """What no program may do in any test."""
+        if "Traceback" in self.screen:
+            yield f"{self.name}: traceback on the screen:\n{self.screen}"

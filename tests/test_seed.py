@@ -1,0 +1,118 @@
+"""What a seed keeps of the peers, and whom it believes."""
+
+import pytest
+
+from helpers import free_port, let_pass, wait_until
+from programs import Programs, is_connected
+from relays import Relay
+
+LEASE_S = 90  # a peer that has not renewed by then is tried, and removed if it does not answer
+
+
+def test_a_seed_counts_its_peers_up_and_down(programs: Programs) -> None:
+    seed = programs.seed()
+    peers = []
+    for number in range(1, 4):
+        peers.append(programs.peer())
+        assert seed.wait_for("peer_registered", peer=peers[-1].address)["peers"] == number
+    for left in (2, 1, 0):
+        leaving = peers.pop()
+        leaving.terminate()
+        assert seed.wait_for("peer_removed", peer=leaving.address)["peers"] == left
+
+
+def test_a_peer_that_renews_is_not_registered_twice(programs: Programs) -> None:
+    seed = programs.seed()
+    peer = programs.peer("--seed", seed.address, "--seed", seed.address)
+    seed.wait_for("peer_registered", peer=peer.address)
+    let_pass(2)
+    assert len(seed.all("peer_registered")) == 1
+
+
+def test_a_newcomer_is_told_of_all_the_others(programs: Programs) -> None:
+    programs.network(5)
+    assert programs.peer().wait_for("peer_list")["peers"] in (5, 6)  # itself may be counted
+
+
+def test_the_list_is_the_union_of_what_the_seeds_know(programs: Programs) -> None:
+    seeds = [programs.seed() for _ in range(2)]
+    peers = [programs.peer("--seed", seed.address) for seed in seeds for _ in range(3)]
+    for number, peer in enumerate(peers):
+        seeds[number // 3].wait_for("peer_registered", peer=peer.address)
+    newcomer = programs.peer("--seed", seeds[0].address, "--seed", seeds[1].address)
+    sizes = (6, 7)  # itself may be counted
+    wait_until(
+        lambda: any(event["peers"] in sizes for event in newcomer.all("peer_list")),
+        what="a list of the peers of both seeds",
+    )
+    wait_until(lambda: is_connected([*peers, newcomer]), what="one network through the newcomer")
+
+
+def test_a_report_of_a_dead_peer_removes_it(programs: Programs) -> None:
+    seed, [first, second] = programs.network(2)
+    second.kill()
+    report = seed.wait_for("dead_report", peer=second.address)
+    assert report["reporter"] == first.address
+    seed.wait_for("peer_removed", peer=second.address)
+    verdicts = {event["verdict"] for event in seed.all("dead_report", peer=second.address)}
+    assert verdicts <= {"removed", "still alive"}
+    assert "still alive" not in verdicts
+
+
+def test_a_report_of_a_live_peer_removes_nobody(programs: Programs) -> None:
+    """The link between two peers is silent, so each takes the other for dead; the seed sees one."""
+    seed = programs.seed()
+    port = free_port()
+    with Relay(port) as relay:
+        hidden = programs.peer("--advertise", relay.address, port=port)
+        hidden.wait_for("registered")
+        other = programs.peer()
+        other.wait_for("neighbour_up", neighbour=relay.address)
+        relay.hold()
+        report = seed.wait_for("dead_report", peer=other.address)
+        assert report["reporter"] == relay.address
+        assert report["verdict"] == "still alive"
+        assert seed.all("peer_removed", peer=other.address) == []
+        relay.release()
+        wait_until(lambda: is_connected([hidden, other]), what="the two as neighbours again")
+    assert seed.all("peer_removed", peer=other.address) == []
+
+
+@pytest.mark.timeout(300)
+def test_a_lease_runs_out_for_the_silent_and_for_nobody_else(programs: Programs) -> None:
+    """Each peer is alone at its seed, so no neighbour can report it."""
+    seeds = [programs.seed() for _ in range(2)]
+    silent = programs.peer("--seed", seeds[0].address)
+    alive = programs.peer("--seed", seeds[1].address)
+    for seed, peer in zip(seeds, (silent, alive), strict=True):
+        seed.wait_for("peer_registered", peer=peer.address)
+    silent.pause()
+    seeds[0].wait_for("peer_removed", peer=silent.address, timeout_s=LEASE_S + 40)
+    assert seeds[1].all("peer_removed") == []
+    assert len(seeds[1].all("peer_registered")) == 1
+
+
+def test_a_seed_forgets_a_lone_peer_that_is_killed(programs: Programs) -> None:
+    """Nobody else is there to report it."""
+    seed = programs.seed()
+    peer = programs.peer()
+    seed.wait_for("peer_registered", peer=peer.address)
+    peer.kill()
+    seed.wait_for("peer_removed", peer=peer.address, timeout_s=LEASE_S + 15)
+
+
+def test_a_seed_hears_no_message_and_tells_of_none(programs: Programs) -> None:
+    seed, [speaker, listener] = programs.network(2)
+    speaker.say("for peers only")
+    listener.wait_for("message")
+    assert seed.all("message") == []
+
+
+def test_two_networks_with_different_seeds_do_not_mix(programs: Programs) -> None:
+    groups = [programs.peers(2, "--seed", programs.seed().address) for _ in range(2)]
+    wait_until(lambda: all(is_connected(group) for group in groups), what="two networks")
+    for name, [speaker, listener] in zip("ab", groups, strict=True):
+        speaker.say(f"only {name}")
+        listener.wait_for("message", text=f"only {name}")
+    let_pass(1)
+    assert [len(peer.heard()) for group in groups for peer in group] == [0, 1, 0, 1]
