@@ -176,6 +176,7 @@ _SENTENCES = {
     "listening": "listening on {address}",
     "registered": "registered with seed {seed}",
     "seed_unreachable": "seed {seed} cannot be reached: {reason}",
+    "peer_unreachable": "{peer} cannot be reached: {reason}",
     "peer_list": "other peers that the seeds know: {peers}",
     "neighbour_up": "linked with {neighbour} ({direction})",
     "neighbour_down": "link with {neighbour} ended: {reason}",

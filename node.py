@@ -193,9 +193,13 @@ class Node:
         return self._dials(now_s)
 
     def dial_failed(self, dialled: Address, how: Dialled, now_s: float) -> list[Action]:
-        """A dial came to nothing."""
+        """A dial came to nothing; reported once for each time that the peer goes away."""
+        actions: list[Action] = []
+        if how is not Dialled.TURNED_AWAY and self.overlay.is_first_failure(dialled):
+            details = {"peer": str(dialled), "reason": how.value}
+            actions.append(Notify("peer_unreachable", details))
         self.overlay.failed(dialled, how, now_s)
-        return self._dials(now_s)
+        return actions + self._dials(now_s)
 
     def link_down(self, neighbour: Address, reason: str, now_s: float) -> list[Action]:
         """A link broke without a Bye, which is no proof of death: the peer is tried at once."""

@@ -184,6 +184,11 @@ class Overlay:
         if contact.refusals >= self._tunables.refusals_to_forget:
             self.forget(address)
 
+    def is_first_failure(self, address: Address) -> bool:
+        """Whether the address answered the last time it was dialled, or never was."""
+        contact = self.book.get(address)
+        return contact is not None and contact.backoff.failures == 0
+
     def dials(self, now_s: float) -> list[Address]:
         """Whom to dial now to have enough links; they count as being dialled from here on."""
         limits = self._tunables

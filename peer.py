@@ -395,6 +395,8 @@ class Peer:
                     self._adopt(connection, action.address, answer)
                 case Refused():
                     self._driver.decide(node.turned_away, action.address, answer)
+                case Bye():  # it gave the link up again at once
+                    self._driver.decide(node.dial_failed, action.address, Dialled.TURNED_AWAY)
                 case _:
                     raise WireError(f"{type(answer).__name__}: not expected from a peer")
         except (OSError, WireError):
