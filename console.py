@@ -26,7 +26,7 @@ from command_line import (
     times,
     wait_for_ever,
 )
-from journal import Event
+from journal import Event, printable
 from messages import NetworkError
 from peer import Peer
 from seed import Seed
@@ -42,7 +42,7 @@ TEXT                  say it to everyone (//x says /x)
 /members              all live peers, asked of the seeds
 /seeds                the seeds, and where this peer is registered
 /stats                counters
-/history [N]          the last N messages heard (10)
+/history [N]          the last N messages said and heard (10)
 /quit                 leave the network"""
 
 
@@ -195,9 +195,14 @@ class Console:
             if line.startswith(b"/") and not line.startswith(b"//"):
                 self._command(line[1:].decode(errors="replace"))
             else:
-                self._peer.broadcast(line[1:] if line.startswith(b"//") else line)
+                self._broadcast(line[1:] if line.startswith(b"//") else line)
         except (NetworkError, ValueError) as error:
             complain(str(error))
+
+    def _broadcast(self, payload: bytes) -> None:
+        self._peer.broadcast(payload)
+        text = printable(payload.decode(errors="backslashreplace"))
+        self._past.append(f"{time.strftime('%H:%M:%S')}  this peer says: {text}")
 
     def _command(self, text: str) -> None:
         name, _, rest = text.strip().partition(" ")

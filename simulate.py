@@ -153,7 +153,7 @@ class World:
         self.side: dict[Address, int] = {}  # of a cut; peers on different sides cannot talk
         self.trace = 0  # hash of the whole run
         self._latency_s = latency_s
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = count()
         self._connections: set[Connection] = set()  # those with something held back by a cut
 
