@@ -115,7 +115,9 @@ class Ledger:
     has: dict[StreamKey, int] = field(default_factory=dict)  # it showed that it has so many
     provides_from: dict[StreamKey, int] = field(default_factory=dict)  # 1 until it says otherwise
     cursor: dict[StreamKey, int] = field(default_factory=dict)  # it has, or was sent, so many
+    is_eager: bool = False  # payload is sent as it comes; else it is announced
     owed: dict[StreamKey, None] = field(default_factory=dict)  # streams to look at, oldest first
+    unannounced: dict[StreamKey, None] = field(default_factory=dict)  # the same, if not eager
 
 
 @dataclass(slots=True)
@@ -124,7 +126,8 @@ class Question:
 
     asked: Address | None
     upto: int  # what we had when we asked, or last saw progress
-    deadline_s: float  # then somebody else is asked
+    opened_s: float
+    deadline_s: float  # then somebody, or somebody else, is asked
     tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
     nobody_since_s: float | None = None  # since then none of our neighbours can provide it
 
@@ -151,6 +154,8 @@ class Gossip:
         self._ledgers: dict[Address, Ledger] = {}
         self._questions: dict[StreamKey, Question] = {}
         self._wants: dict[Address, list[Wanted]] = {}  # decided, not yet collected by the node
+        self._tree_delay_s = tunables.most_want_delay_s / 2  # what it is behind announcements
+        self._announced_s = float("-inf")  # when announcements were last made
         self._digest: int | None = None  # None: to be computed anew
         self.inbox: deque[Run | Gap] = deque()  # heard, and not yet taken by the application
         self.inbox_size = 0
@@ -172,7 +177,43 @@ class Gossip:
     def all_holdings(self) -> list[Have]:
         """What we have of every stream, in frames of bounded size."""
         holdings = [stream.holding for stream in self.streams.values() if stream.upto]
-        return [Have(part) for part in _parts(holdings)]
+        return [Have(part, is_news=False) for part in _parts(holdings)]
+
+    def set_eager(self, neighbour: Address, is_eager: bool) -> None:
+        """The tree wants payload on this link, or only announcements."""
+        ledger = self._ledgers[neighbour]
+        if is_eager and ledger.unannounced:
+            ledger.owed |= ledger.unannounced
+            ledger.unannounced.clear()
+            self._ready.add(neighbour)
+        ledger.is_eager = is_eager
+
+    def announcements(self, now_s: float) -> list[tuple[Address, Have]]:
+        """What is new for neighbours that get no payload, and to whom it is to be told; batched."""
+        if now_s < self._announced_s + self._tunables.announce_interval_s:
+            return []
+        self._announced_s = now_s
+        told = []
+        for neighbour, ledger in self._ledgers.items():
+            if ledger.unannounced:
+                news = [
+                    s for key in ledger.unannounced if self._is_news(ledger, s := self.streams[key])
+                ]
+                ledger.unannounced.clear()
+                for stream in news:
+                    ledger.cursor[stream.key] = stream.upto
+                parts = _parts([stream.holding for stream in news])
+                told += [(neighbour, Have(part, is_news=True)) for part in parts]
+        return told
+
+    def _is_news(self, ledger: Ledger, stream: Stream) -> bool:
+        """Whether the neighbour has not shown, and was not told, that there is so much of it."""
+        return max(ledger.has.get(stream.key, 0), ledger.cursor.get(stream.key, 0)) < stream.upto
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something to announce, or a question open."""
+        return bool(self._questions) or any(led.unannounced for led in self._ledgers.values())
 
     def close(self, neighbour: Address, now_s: float) -> None:
         """The link is over; what was asked of this neighbour is asked of another at once."""
@@ -231,7 +272,7 @@ class Gossip:
             if cursor >= stream.upto:
                 continue
             if cursor + 1 < stream.first:  # dropped from the history before it could be sent
-                taken.append(Have((stream.holding,)))
+                taken.append(Have((stream.holding,), is_news=False))
                 ledger.cursor[key] = stream.upto
                 continue
             runs = stream.after(cursor, budget)
@@ -286,7 +327,7 @@ class Gossip:
                 continue
             stream = self.streams.get(key) or self._new_stream(key, upto, now_s)
             if upto > stream.upto:
-                self._question(stream, now_s)
+                self._question(stream, now_s, self._want_delay_s if have.is_news else 0.0)
 
     def neighbour_wants(self, neighbour: Address, want: Want) -> list[Have]:
         """Move the cursors to where the neighbour is. Returns what we cannot provide from there."""
@@ -303,7 +344,7 @@ class Gossip:
                 ledger.cursor[key] = after
                 ledger.owed[key] = None
                 self._ready.add(neighbour)
-        return [Have(part) for part in _parts(cannot)]
+        return [Have(part, is_news=False) for part in _parts(cannot)]
 
     def neighbour_heard_us(self, neighbour: Address, number: int) -> None:
         """A liveness reply tells how far the neighbour has our own stream."""
@@ -334,16 +375,29 @@ class Gossip:
 
     # ---- what we lack ----
 
-    def tick(self, now_s: float) -> None:
-        """Look after the open questions: note progress, ask others, give up where nobody has it."""
+    def tick(self, now_s: float) -> int:
+        """Look after the open questions: note progress, ask others, give up where nobody has it.
+
+        Returns how many messages the tree did not bring in time, although others announced them.
+        """
+        failures = 0
         for key, question in list(self._questions.items()):
             stream = self.streams[key]
+            is_waiting = question.asked is None and question.nobody_since_s is None
             if stream.upto > question.upto:
+                if is_waiting:
+                    self._note_tree_delay(now_s - question.opened_s)
+                patience_s = self._want_delay_s if is_waiting else self._tunables.want_patience_s
                 question.upto = stream.upto
                 question.tried.clear()
-                question.deadline_s = now_s + self._tunables.want_patience_s
-            if now_s >= question.deadline_s or not self._is_behind(stream):
+                question.opened_s = now_s
+                question.deadline_s = now_s + patience_s
+            if not self._is_behind(stream):
+                del self._questions[key]
+            elif now_s >= question.deadline_s:
+                failures += is_waiting and not self.is_inbox_full
                 self._ask(stream, question, now_s)
+        return failures
 
     def collect_wants(self) -> list[tuple[Address, Want]]:
         """The questions decided on since the last call, and whom to put them to."""
@@ -354,14 +408,26 @@ class Gossip:
     def _is_behind(self, stream: Stream) -> bool:
         return any(ledger.has.get(stream.key, 0) > stream.upto for ledger in self._ledgers.values())
 
-    def _question(self, stream: Stream, now_s: float) -> None:
-        """We are behind: ask, unless a question is open already."""
+    def _question(self, stream: Stream, now_s: float, delay_s: float = 0.0) -> None:
+        """We are behind: ask after the delay, unless a question is open already."""
         question = self._questions.get(stream.key)
         if question is None:
-            question = self._questions[stream.key] = Question(None, stream.upto, now_s)
+            question = Question(None, stream.upto, now_s, now_s + delay_s)
+            self._questions[stream.key] = question
         elif question.asked is not None and self._can_provide(question.asked, stream):
             return
-        self._ask(stream, question, now_s)
+        if delay_s == 0 or now_s >= question.deadline_s:
+            self._ask(stream, question, now_s)
+
+    @property
+    def _want_delay_s(self) -> float:
+        """How long to let the tree bring what others announced: twice what it took of late."""
+        limits = self._tunables
+        return min(max(2 * self._tree_delay_s, limits.least_want_delay_s), limits.most_want_delay_s)
+
+    def _note_tree_delay(self, delay_s: float) -> None:
+        """Follow upwards at once and downwards slowly: a question too early costs a copy."""
+        self._tree_delay_s = max(delay_s, self._tree_delay_s + (delay_s - self._tree_delay_s) / 16)
 
     def _ask(self, stream: Stream, question: Question, now_s: float) -> None:
         """Put the question to one neighbour that can answer it; close it if there is none."""
@@ -382,7 +448,9 @@ class Gossip:
         question.nobody_since_s = None
         if self.is_inbox_full:
             return  # asked again after the patience; what came now would be refused
-        question.asked = self._rng.choice([n for n in able if n not in question.tried] or able)
+        untried = [n for n in able if n not in question.tried] or able
+        eager = [n for n in untried if self._ledgers[n].is_eager]  # there it will go on flowing
+        question.asked = self._rng.choice(eager or untried)
         question.upto = stream.upto
         self._wants.setdefault(question.asked, []).append(Wanted(stream.key, stream.upto))
 
@@ -460,6 +528,7 @@ class Gossip:
                 for account in (ledger.has, ledger.provides_from, ledger.cursor):
                     account.pop(stream.key, None)
                 ledger.owed.pop(stream.key, None)
+                ledger.unannounced.pop(stream.key, None)
         while len(self._forgotten) > self._tunables.remembered_streams:
             del self._forgotten[next(iter(self._forgotten))]
 
@@ -467,9 +536,13 @@ class Gossip:
 
     def _owe_to_all_but(self, source: Address | None, key: StreamKey) -> None:
         for neighbour, ledger in self._ledgers.items():
-            if neighbour != source:
+            if neighbour == source:
+                continue
+            if ledger.is_eager:
                 ledger.owed[key] = None
                 self._ready.add(neighbour)
+            else:
+                ledger.unannounced[key] = None
 
     def _own_sent(self, runs: Iterable[Run]) -> None:
         """Some neighbour has been sent these; what no other had been sent yet lags no more."""

@@ -167,6 +167,7 @@ class Have:
     """What the sender has of the named streams. Sent on every new link, and to announce."""
 
     holdings: tuple[Holding, ...]
+    is_news: bool  # said just now, so the tree may be bringing it already: no hurry to ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,31 @@ class Want:
     """Move the cursors of these streams back: the sender lacks what the neighbour announced."""
 
     wanted: tuple[Wanted, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaleRoot:
+    """This root has been silent since this epoch, or is dead: its beacons up to that are void."""
+
+    root: StreamKey
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beacon:
+    """Draws the tree: said by the root every few seconds, passed on by everybody once."""
+
+    root: StreamKey
+    epoch: int  # the root's counter
+    hops: int  # from the root to the sender
+    stale: tuple[StaleRoot, ...]  # the root that this one replaces, if any
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """Whether the sender wants payload on this link; without it there are announcements only."""
+
+    wants_payload: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,5 +316,5 @@ class Verdict:
 Message = (
     Hello | Welcome | Refused | Contacts | Have | Want | LivenessRequest | LivenessReply
     | OpinionRequest | Opinion | Bye | Probe | Echo | Direct | Received | Register | ListPeers
-    | PeerList | DeadReport | Verdict
+    | PeerList | DeadReport | Verdict | Beacon | Mode
 )  # fmt: skip

@@ -19,6 +19,7 @@ from liveness import Finding, Liveness, Tried
 from messages import (
     PROTOCOL_VERSION,
     Address,
+    Beacon,
     Bye,
     Contacts,
     Have,
@@ -26,6 +27,7 @@ from messages import (
     LivenessReply,
     LivenessRequest,
     Message,
+    Mode,
     Opinion,
     OpinionRequest,
     Refused,
@@ -33,9 +35,11 @@ from messages import (
     Want,
     Welcome,
     WireError,
+    stream_name,
 )
 from overlay import Dialled, Direction, Neighbour, Overlay
 from settings import Tunables
+from tree import Tree
 from wire import Run
 
 # ---- actions -------------------------------------------------------------------------------------
@@ -107,6 +111,7 @@ class Node:
         self.overlay = Overlay(me.origin, tunables, rng, now_s)
         self.gossip = Gossip(me, tunables, rng, self.ready, wants_history)
         self.liveness = Liveness(tunables, rng)
+        self.tree = Tree(me.key, tunables, now_s)
         self._outboxes: dict[Address, Outbox] = {}
         self._askers: dict[Address, set[Address]] = {}  # accused -> who wants our opinion
         self._is_isolated = False
@@ -127,22 +132,30 @@ class Node:
 
     def tick(self, now_s: float) -> list[Action]:
         """Whatever is due by now; to be called every `tick_interval_s`."""
-        late_s = now_s - self._tick_s - self._tunables.tick_interval_s
+        late_s = now_s - self._tick_s - IDLE_TICK_INTERVAL_S
         if late_s > self._tunables.own_lateness_s:
             self.liveness.forgive_all()
         self._tick_s = now_s
         actions = []
         for accused, reason, finding in self.liveness.lapsed(now_s):
             actions += self._settle(accused, reason, finding, now_s)
-        self.gossip.tick(now_s)
         if (neighbour := self.overlay.exchange(now_s)) is not None:
             self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=False))
         if (spare := self.overlay.spare()) is not None:
             actions += self._drop(spare, "making room", Bye("making room", is_leaving=False), now_s)
         if (stranger := self.overlay.feeler(now_s)) is not None:
             actions.append(self._dial(stranger, is_feeler=True))
+        for _ in range(self.gossip.tick(now_s)):
+            self._say_each(self.tree.parent_failed(now_s))
+        self._say_each(self.tree.tick(now_s))
+        self._say_each(self.gossip.announcements(now_s))
         self._flush_wants()
         return actions + self._dials(now_s)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a tick has something to do soon; if not, IDLE_TICK_INTERVAL_S is soon enough."""
+        return self.gossip.is_busy or self.tree.is_changing or self.liveness.has_cases
 
     # ---- links ----
 
@@ -240,6 +253,7 @@ class Node:
         self.liveness.watch(neighbour, now_s)
         self._outboxes[neighbour] = Outbox(deque(first))
         self._say_all(neighbour, self.gossip.open(neighbour))
+        self._say_each(self.tree.link_up(neighbour))
         self.ready.add(neighbour)
         self._is_isolated = False
         up = {"neighbour": str(neighbour), "direction": details.direction.value}
@@ -254,6 +268,7 @@ class Node:
         self.overlay.unlinked(neighbour)
         self.liveness.unwatch(neighbour)
         self.gossip.close(neighbour, now_s)
+        self._say_each(self.tree.link_down(neighbour, now_s))
         down = {"neighbour": str(neighbour), "reason": reason}
         self._flush_wants()
         return [Close(neighbour, last_words), Notify("neighbour_down", down)]
@@ -304,6 +319,11 @@ class Node:
                 self._compare(neighbour, message)
             case Have():
                 self.gossip.neighbour_has(neighbour, message, now_s)
+            case Beacon():
+                self._say_each(self.tree.beacon(neighbour, message, now_s))
+            case Mode(wants_payload):
+                self.tree.mode(neighbour, wants_payload)
+                self.gossip.set_eager(neighbour, self.tree.is_payload_link(neighbour))
             case Want():
                 self._say_all(neighbour, self.gossip.neighbour_wants(neighbour, message))
             case Contacts(addresses, is_reply):
@@ -351,6 +371,7 @@ class Node:
             {
                 "neighbour": str(address),
                 "direction": neighbour.direction.value,
+                "is_tree": self.tree.is_payload_link(address),
                 "round_trip_s": self.liveness.round_trip_s(address),
                 "lag": self.gossip.lag(address),
                 "links": neighbour.links,
@@ -362,6 +383,7 @@ class Node:
         """Counters of what this peer has done and holds."""
         return {
             "neighbours": len(self._outboxes),
+            "hops_to_root": self.tree.hops,
             "contacts": len(self.overlay.book),
             "streams": len(self.gossip.streams),
             "broadcast": self.gossip.own.upto,
@@ -402,6 +424,13 @@ class Node:
     def _say_all(self, neighbour: Address, messages: Iterable[Message]) -> None:
         for message in messages:
             self._say(neighbour, message)
+
+    def _say_each(self, sayings: Iterable[tuple[Address, Message]]) -> None:
+        """Say what the tree or the gossip has to say; payload follows the tree from then on."""
+        for neighbour, message in sayings:
+            self._say(neighbour, message)
+            if isinstance(message, Mode):
+                self.gossip.set_eager(neighbour, self.tree.is_payload_link(neighbour))
 
     def _flush_wants(self) -> None:
         for asked, want in self.gossip.collect_wants():
@@ -466,6 +495,8 @@ class Node:
                 if is_linked:
                     actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
                 self.overlay.failed(accused, Dialled.SILENT, now_s)
+                if stream_name(self.tree.root).origin == accused:
+                    self._say_each(self.tree.void(self.tree.root, self.tree.epoch, now_s))
                 dead = {"neighbour": str(accused), "reason": reason}
                 actions += [Notify("dead", dead), Report(accused)]
             case Finding.CLEARED if not is_linked:
@@ -481,5 +512,6 @@ class Node:
         return actions + self._dials(now_s)
 
 
+IDLE_TICK_INTERVAL_S = 0.5  # a node that is not busy may be left alone for so long
 DIFFERENCES_TO_RESOLVE = 3  # digests differ for a moment whenever a message is on its way
 MAX_ATTEMPTS = 16  # attempts to reach accused peers under way for others

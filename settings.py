@@ -25,7 +25,7 @@ LOG_FILE = "outputfile.log"
 class Tunables:
     """Every knob with its reason. The relations between them are checked once, here."""
 
-    tick_interval_s: float = 0.1  # a node looks this often for what is due; costs 0.05 % of a core
+    tick_interval_s: float = 0.05  # a node looks so often for what is due; costs 0.1 % of a core
 
     # Whom to hold (overlay)
     out_links: int = 4  # dialled by each: the graph is connected with probability 1 - O(n^-15)
@@ -39,6 +39,19 @@ class Tunables:
     first_backoff_s: float = 1.0  # the wait after a failed dial; doubles with each further one
     longest_backoff_s: float = 60.0  # so a returning address is found again within a minute
     refusals_to_forget: int = 3  # an address is dropped for refusing, never for silence
+
+    # How it flows (tree)
+    beacon_interval_s: float = 5.0  # the tree is drawn anew so often; a loud peer waits for it
+    missed_beacons_stale: int = 3  # then the root is taken for gone
+    parent_grace_s: float = 0.1  # the present parent stays if it is hardly slower than the first
+    parent_overlap_s: float = 1.0  # a new parent is made before the old one is dropped
+    failures_to_demote: int = 3  # messages that a parent did not bring in time
+    failure_window_s: float = 10.0  # so many within this time make it a bad parent
+    demotion_s: float = 60.0  # and for so long another is preferred
+    demoted_grace_s: float = 0.5  # others have so long to bring a beacon that a bad parent brought
+    announce_interval_s: float = 0.05  # announcements wait so long for others to join them
+    least_want_delay_s: float = 0.1  # what was announced may be on its way through the tree
+    most_want_delay_s: float = 2.0  # however slow the tree has been
 
     # What is owed (gossip)
     history_bytes: int = 64 << 20  # what is retained for others, over all streams

@@ -18,7 +18,7 @@ from directory import Directory
 from gossip import Gap
 from liveness import Tried
 from messages import Address, Bye, Message, StreamKey, StreamName, Welcome
-from node import Action, Close, Dial, Node, Notify, Report, Try
+from node import IDLE_TICK_INTERVAL_S, Action, Close, Dial, Node, Notify, Report, Try
 from overlay import Dialled
 from settings import Tunables
 from wire import Run
@@ -70,6 +70,7 @@ class SimulatedPeer:
         self.verdicts: list[Address] = []  # whom it found dead
         self.is_alive = True
         self.is_stopped = False
+        self.tick_s = world.now_s  # when the next tick is due
         self.postponed: list[Callable[[], None]] = []  # what happens to it while it is stopped
 
     def decide(self, actions: list[Action]) -> None:
@@ -78,6 +79,7 @@ class SimulatedPeer:
             self._carry_out(action)
         self.pump()
         self.world.check(self)
+        self.world.schedule_tick(self)
 
     def _carry_out(self, action: Action) -> None:
         match action:
@@ -118,12 +120,13 @@ class SimulatedPeer:
         self.heard[item.stream] = item.last
 
     def tick(self) -> None:
+        """Let the node do what is due."""
         now_s = self.world.now_s
         actions = self.node.tick(now_s)
+        for neighbour in list(self.node.overlay.neighbours):
+            actions += self.node.test_liveness(neighbour, now_s)
+        self.tick_s = float("inf")
         self.decide(actions)
-        for neighbour in list(self.links):
-            if neighbour in self.links:
-                self.decide(self.node.test_liveness(neighbour, now_s))
 
     def say(self) -> None:
         """Broadcast the next message."""
@@ -186,8 +189,9 @@ class World:
     def start_peer(self, address: Address) -> SimulatedPeer:
         """A peer begins its life; it learns of others from the seeds, if they are up."""
         peer = self.peers[address] = SimulatedPeer(self, address, int(self.now_s * 1000) + 1)
+        peer.tick_s = float("inf")
         self._renew(peer)
-        self._tick(peer)
+        self.schedule_tick(peer)
         return peer
 
     def live_peers(self) -> list[SimulatedPeer]:
@@ -211,10 +215,22 @@ class World:
         for happen in postponed:
             self.to(peer, happen)
 
-    def _tick(self, peer: SimulatedPeer) -> None:
-        if peer.is_alive:
-            self.to(peer, peer.tick)
-            self.after(self.tunables.tick_interval_s, lambda: self._tick(peer))
+    def schedule_tick(self, peer: SimulatedPeer) -> None:
+        """The next tick: soon if the node is busy, else when a neighbour may have to be asked.
+
+        One timer for each peer; the threads tick more often, which changes nothing but their load.
+        """
+        limits = self.tunables
+        wait_s = limits.tick_interval_s if peer.node.is_busy else IDLE_TICK_INTERVAL_S
+        due_s = self.now_s + wait_s
+        if peer.is_alive and due_s < peer.tick_s - 1e-9:
+            peer.tick_s = due_s
+
+            def tick() -> None:
+                if peer.tick_s == due_s:
+                    peer.tick()
+
+            self.after(wait_s, lambda: self.to(peer, tick))
 
     def _renew(self, peer: SimulatedPeer) -> None:
         """Register with a majority of the seeds and learn of the others, again and again."""

@@ -19,6 +19,7 @@ from messages import (
     MAX_PAYLOAD_BYTES,
     Address,
     BadAddress,
+    Beacon,
     Bye,
     Contacts,
     DeadReport,
@@ -30,6 +31,7 @@ from messages import (
     LivenessReply,
     LivenessRequest,
     Message,
+    Mode,
     Opinion,
     OpinionRequest,
     PeerList,
@@ -69,6 +71,8 @@ type_of_kind: dict[int, type] = {
     18: PeerList,
     19: DeadReport,
     20: Verdict,
+    21: Beacon,
+    22: Mode,
 }
 BROADCAST = 32  # the kind of a frame that carries a message of the application; see `Run`
 
