@@ -31,6 +31,7 @@ from wire import Run
 
 COLLECT_BYTES = 1 << 20  # taken from the inbox at a time
 MAX_EVENTS = 10_000  # waiting to be published; past that the oldest go first
+MAX_DIRECT_BYTES = 8 << 20  # of messages to this peer alone, waiting for the program
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +51,8 @@ class Link:
 class News:
     """What the program has not been told yet."""
 
-    events: list[Notify | Direct]
+    events: list[Notify]
+    directs: list[Direct]
     items: list[Run | Gap]
     is_last: bool
 
@@ -66,7 +68,9 @@ class Driver:
         self._has_news = threading.Condition(self.lock)  # something to publish
         self._has_room = threading.Condition(self.lock)  # a writer has made progress
         self.links: dict[Address, Link] = {}
-        self._events: deque[Notify | Direct] = deque(maxlen=MAX_EVENTS)
+        self._events: deque[Notify] = deque(maxlen=MAX_EVENTS)
+        self._directs: deque[Direct] = deque()
+        self._directs_size = 0
         self._is_leaving = False
         self._is_over = False
 
@@ -192,10 +196,20 @@ class Driver:
             self._ring()
             return is_heard
 
-    def publish(self, event: Notify | Direct) -> None:
+    def publish(self, event: Notify) -> None:
         """Something for the program to know."""
         with self.lock:
             self._publish(event)
+
+    def take_direct(self, direct: Direct) -> bool:
+        """A message to this peer alone; False if the program is too far behind to be given it."""
+        with self.lock:
+            if self._directs_size > MAX_DIRECT_BYTES:
+                return False
+            self._directs.append(direct)
+            self._directs_size += len(direct.payload)
+            self._has_news.notify()
+            return True
 
     def look_again(self) -> None:
         """The program has begun to listen."""
@@ -205,14 +219,19 @@ class Driver:
     def wait_for_news(self, is_awaited: Callable[[], bool]) -> News:
         """Whatever there is to tell; at once if it `is_awaited`, or if nothing will follow."""
         with self.lock:
-            while not (self._events or self.node.gossip.inbox or self._is_over or is_awaited()):
+            while not (self._has_any_news() or is_awaited()):
                 self._has_news.wait()
-            events = list(self._events)
+            events, directs = list(self._events), list(self._directs)
             self._events.clear()
+            self._directs.clear()
+            self._directs_size = 0
             items = self.node.gossip.collect(COLLECT_BYTES)
-            return News(events, items, self._is_over and not self.node.gossip.inbox)
+            return News(events, directs, items, self._is_over and not self.node.gossip.inbox)
 
-    def _publish(self, event: Notify | Direct) -> None:
+    def _has_any_news(self) -> bool:
+        return bool(self._events or self._directs or self.node.gossip.inbox or self._is_over)
+
+    def _publish(self, event: Notify) -> None:
         self._events.append(event)
         self._has_news.notify()
 

@@ -274,7 +274,7 @@ class Direct:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A Direct message has been handed on."""
+    """A Direct message has been taken, and will be handed on."""
 
 
 @dataclass(frozen=True, slots=True)

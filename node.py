@@ -202,7 +202,7 @@ class Node:
         elif refused.address != dialled:
             self.overlay.renamed(dialled, refused.address)
         self.overlay.failed(refused.address, Dialled.TURNED_AWAY, now_s)
-        self.overlay.learn(refused.contacts)
+        self.overlay.learn(refused.contacts[: self._tunables.contacts_per_exchange])
         return self._dials(now_s)
 
     def dial_failed(self, dialled: Address, how: Dialled, now_s: float) -> list[Action]:
@@ -327,7 +327,7 @@ class Node:
             case Want():
                 self._say_all(neighbour, self.gossip.neighbour_wants(neighbour, message))
             case Contacts(addresses, is_reply):
-                self.overlay.learn(addresses)
+                self.overlay.learn(addresses[: self._tunables.contacts_per_exchange])
                 if not is_reply:
                     self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=True))
                 return self._dials(now_s)

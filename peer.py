@@ -283,8 +283,8 @@ class Peer:
                 case Probe(number):
                     connection.send([Echo(number)])
                 case Direct():
-                    self._driver.publish(first)
-                    connection.send([Received()])
+                    if self._driver.take_direct(first):
+                        connection.send([Received()])
                 case _:
                     raise WireError(f"{type(first).__name__}: not expected by a peer")
         except (OSError, WireError) as error:
@@ -317,10 +317,9 @@ class Peer:
         while not is_last:
             news = self._driver.wait_for_news(self._delivery.has_unclaimed)
             for event in news.events:
-                if isinstance(event, Notify):
-                    self._record(event.event, **event.details)
-                else:
-                    self._delivery.hand_over_direct(event)
+                self._record(event.event, **event.details)
+            for direct in news.directs:
+                self._delivery.hand_over_direct(direct)
             self._delivery.hand_over(news.items)
             is_last = news.is_last
 
