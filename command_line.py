@@ -201,6 +201,8 @@ def sentence(event: Event, names_self: bool = False) -> str:
     shown = {key: printable(str(value)) for key, value in event.items()}
     if "base64" in event:
         shown["text"] = f"(bytes) {shown['base64']}"
+    if event["event"] == "listening" and event["address"] != event["self"]:
+        shown["address"] += f", known to others as {shown['self']}"
     clock = time.strftime("%H:%M:%S", time.localtime(event["at"]))
     who = f"{shown['self']}  " if names_self else ""
     return f"{clock}  {who}{_SENTENCES[event['event']].format_map(shown)}"

@@ -6,6 +6,7 @@ nothing of why. Every call here may block; none is made while a lock is held.
 
 import contextlib
 import errno
+import logging
 import random
 import socket
 import time
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from liveness import Tried
 from messages import Address, AddressInUse, BadAddress, Echo, Message, Probe, WireError
 from wire import FrameBuffer, Run, encode
+
+_log = logging.getLogger("peer-to-peer")
 
 BACKLOG = 512  # connections the kernel holds for us while we accept others
 
@@ -177,7 +180,9 @@ def _own_host(wildcard: str) -> str:
             sock.connect((elsewhere, 9))
             return str(sock.getsockname()[0])
     except OSError:
-        return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+        host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+        _log.warning("no way to other machines found: known as %s; --advertise names another", host)
+        return host
 
 
 def reason_of(error: Exception) -> str:
