@@ -38,7 +38,7 @@ class Delivery:
 
     def __init__(self, record: Callable[..., None] | None, keep_bytes: int) -> None:
         self._record = record  # of events; None when nobody would see them
-        self._keep_bytes = keep_bytes
+        self._keep_bytes = keep_bytes  # of messages that nobody listened to yet
         self._lock = threading.Lock()  # guards the lists; they are replaced, never changed
         self._callbacks: list[Callable[[Message], object]] = []
         self._direct_callbacks: list[Callable[[str, bytes], object]] = []

@@ -123,8 +123,8 @@ class Hello:
     address: Address  # where the sender can be dialled
     boot_ms: int
     links: int  # how many neighbours it has: one with none is let in even when there is no room
-    is_feeler: bool  # it only wants to know whether both hold the same messages
-    digest: int  # of all it holds (see `gossip.Gossip.digest`)
+    is_feeler: bool  # it only wants to know whether both are of one network
+    root: StreamKey  # which network it is in: that of this root (see `tree.py`)
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,9 +175,9 @@ class Node:
     def _refusal(self, hello: Hello) -> str:
         if hello.version != PROTOCOL_VERSION:
             return f"protocol version {hello.version} is not {PROTOCOL_VERSION}"
-        if hello.is_feeler and hello.digest == self.gossip.digest:
+        if hello.is_feeler and hello.root == self.tree.root:
             self.overlay.learn([hello.address])
-            return "nothing to exchange"
+            return "both are of one network"
         needs_link = hello.links == 0 or hello.is_feeler
         return self.overlay.refusal(hello.address, hello.boot_ms, needs_link)
 
@@ -284,8 +284,8 @@ class Node:
 
     def _dial(self, address: Address, is_feeler: bool) -> Dial:
         links = len(self.overlay.neighbours)
-        digest = self.gossip.digest
-        hello = Hello(PROTOCOL_VERSION, self.me.origin, self.me.boot_ms, links, is_feeler, digest)
+        root = self.tree.root
+        hello = Hello(PROTOCOL_VERSION, self.me.origin, self.me.boot_ms, links, is_feeler, root)
         return Dial(address, hello)
 
     # ---- what comes in, and what goes out ----

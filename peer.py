@@ -102,7 +102,8 @@ class Peer:
         self._tunables = tunables or Tunables()
         is_recording = log is not None or on_event is not None
         record = self._record if is_recording else None
-        self._delivery = Delivery(record, self._tunables.inbox_bytes)
+        keep_bytes = self._tunables.inbox_bytes if on_event is None else 0
+        self._delivery = Delivery(record, keep_bytes)
         self._state_lock = threading.Lock()  # guards the two flags below
         self._is_started = False
         self._stopping = threading.Event()
