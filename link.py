@@ -82,10 +82,14 @@ class Connection:
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
-    def close(self) -> None:
-        """End it at once, also for a thread that is waiting in a call. May be called twice."""
+    def abort(self) -> None:
+        """End it at once, from any thread: whoever waits in a call here is woken."""
         with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)  # `close` alone would leave a recv asleep
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give it up. Only for the last thread that uses it: its descriptor may be reused."""
+        self.abort()
         self.socket.close()
 
 
@@ -110,9 +114,13 @@ class Listener:
         """The next connection. Raises OSError when closed, or when no descriptor is left."""
         return Connection(self._socket.accept()[0])
 
-    def close(self) -> None:
+    def abort(self) -> None:
+        """Accept no more, from any thread: whoever waits in `accept` is woken."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in `accept`
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the port back. Only for the last thread that uses it."""
         self._socket.close()
 
 

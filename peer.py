@@ -4,6 +4,7 @@ Run it (`python3 peer.py`) or embed it (`from peer import Peer`). Here are its t
 for sockets, hand what arrives to the node, and do what it decides. What it decides is in `node.py`.
 """
 
+import contextlib
 import logging
 import random
 import socket
@@ -104,9 +105,10 @@ class Peer:
         record = self._record if is_recording else None
         keep_bytes = self._tunables.inbox_bytes if on_event is None else 0
         self._delivery = Delivery(record, keep_bytes)
-        self._state_lock = threading.Lock()  # guards the two flags below
+        self._state_lock = threading.Lock()  # guards what follows
         self._is_started = False
         self._stopping = threading.Event()
+        self._handshakes: set[Connection] = set()  # under way, to be cut short by `stop`
 
     # ---- for the program ----
 
@@ -147,9 +149,12 @@ class Peer:
             if not self._is_started or self._stopping.is_set():
                 return
             self._stopping.set()
-        deadline_s = now_s() + STOP_TIMEOUT_S
-        self._listener.close()
+            handshakes = list(self._handshakes)
+        self._listener.abort()
         self._registration.wake()
+        for connection in handshakes:
+            connection.abort()
+        deadline_s = now_s() + STOP_TIMEOUT_S
         self._driver.leave(reason, self._tunables.flush_timeout_s)
         self._threads.join(deadline_s)
         self._driver.end()
@@ -273,11 +278,13 @@ class Peer:
                 self._stopping.wait(0.1)  # closed by `stop`, or no descriptor left for now
                 continue
             self._threads.start("handle_peer", self.handle_peer, connection)
+        self._listener.close()
 
     def handle_peer(self, connection: Connection) -> None:
         """Serve whoever connected: a new neighbour until its link ends, anybody else once."""
         try:
-            first = connection.receive_one(self._tunables.handshake_timeout_s)
+            with self._handshake(connection):
+                first = connection.receive_one(self._tunables.handshake_timeout_s)
             match first:
                 case Hello():
                     self._admit(connection, first)
@@ -374,7 +381,7 @@ class Peer:
             self._driver.decide(test, link.neighbour, of=link)
         if link.last_words is not None:
             link.unread.wait(FAREWELL_TIMEOUT_S)
-        link.connection.close()
+        link.connection.abort()
 
     # ---- links ----
 
@@ -389,7 +396,8 @@ class Peer:
             self._driver.decide(node.dial_failed, action.address, how)
             return
         try:
-            answer = connection.ask(action.hello, self._tunables.handshake_timeout_s)
+            with self._handshake(connection):
+                answer = connection.ask(action.hello, self._tunables.handshake_timeout_s)
             match answer:
                 case Welcome():
                     self._adopt(connection, action.address, answer)
@@ -403,6 +411,19 @@ class Peer:
             self._driver.decide(node.dial_failed, action.address, Dialled.SILENT)
         finally:
             connection.close()
+
+    @contextlib.contextmanager
+    def _handshake(self, connection: Connection) -> Iterator[None]:
+        """For as long as the other side has not said who it is, `stop` may end the connection."""
+        with self._state_lock:
+            self._handshakes.add(connection)
+            if self._stopping.is_set():
+                connection.abort()
+        try:
+            yield
+        finally:
+            with self._state_lock:
+                self._handshakes.discard(connection)
 
     def _adopt(self, connection: Connection, dialled: Address, welcome: Welcome) -> None:
         adopted = self._driver.adopt(connection, dialled, welcome)

@@ -88,7 +88,7 @@ class Registration:
         self._tunables = tunables
         self._rng = rng
         self._notify = notify  # records an event; called by the thread that runs `keep` alone
-        self._contacts: dict[Address, SeedContact] = {}
+        self._contacts: dict[Address, SeedContact] = {}  # replaced, never changed: others read it
         self._preferred: list[Address] = []  # our majority; others stand in while one is down
         self._reports: deque[Address] = deque(maxlen=1000)
         self._has_news = threading.Event()
@@ -150,13 +150,13 @@ class Registration:
     def _follow_list(self) -> None:
         """The list of seeds may have changed: forget those gone, keep to our majority."""
         listed = list(self._list_seeds())
-        for gone in [seed for seed in self._contacts if seed not in listed]:
-            if self._contacts[gone].connection is not None:
-                self._lost(gone, self._contacts[gone], "taken off the list")
-            del self._contacts[gone]
-        for seed in listed:
-            if seed not in self._contacts:
-                self._contacts[seed] = SeedContact(Backoff(self._tunables, self._rng))
+        for seed, contact in self._contacts.items():
+            if seed not in listed and contact.connection is not None:
+                self._lost(seed, contact, "taken off the list")
+        self._contacts = {
+            seed: self._contacts.get(seed) or SeedContact(Backoff(self._tunables, self._rng))
+            for seed in listed
+        }
         majority = len(listed) // 2 + 1 if listed else 0
         kept = [seed for seed in self._preferred if seed in listed][:majority]
         others = [seed for seed in listed if seed not in kept]

@@ -5,7 +5,6 @@ other and is not needed for anything else. It believes no report of a death: it 
 itself.
 """
 
-import contextlib
 import logging
 import random
 import sys
@@ -122,11 +121,9 @@ class Seed:
             settings.remove_seed(self._config, self._me)
         except OSError as error:
             _log.warning("%s stays listed in %s: %s", self._me, self._config, error)
-        self._listener.close()
+        self._listener.abort()
         for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.send([Bye(reason, is_leaving=True)])
-            connection.close()
+            connection.abort()
         self._threads.join(deadline_s)
         self._journal.record("stopped", reason=reason)
         self._journal.close()
@@ -166,11 +163,14 @@ class Seed:
                 self._stopping.wait(0.1)  # closed by `stop`, or no descriptor left for now
                 continue
             self._threads.start("handle_peer", self.handle_peer, connection)
+        self._listener.close()
 
     def handle_peer(self, connection: Connection) -> None:
         """Serve one connected peer until it parts; if it just vanishes, see whether it lives."""
         with self._lock:
             self._connections.add(connection)
+            if self._stopping.is_set():
+                connection.abort()
         registered: Register | None = None
         try:
             first = connection.receive_one(self._tunables.handshake_timeout_s)

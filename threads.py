@@ -29,9 +29,9 @@ class Threads:
                     self._threads.discard(thread)
 
         thread = threading.Thread(target=run, name=f"{self._owner} {name}", daemon=True)
-        with self._lock:
+        with self._lock:  # so that nobody joins a thread before it has started
+            thread.start()
             self._threads.add(thread)
-        thread.start()
         return thread
 
     def join(self, deadline_s: float) -> None:
