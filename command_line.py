@@ -8,8 +8,10 @@ import contextlib
 import json
 import logging
 import math
+import os
 import signal
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,10 +26,6 @@ from settings import CONFIG_FILE, LOG_FILE, VERSION
 T = TypeVar("T")
 
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2  # exit codes
-
-
-class Stopped(BaseException):
-    """Ctrl-C or SIGTERM: raised in the main thread, wherever that is."""
 
 
 # ---- arguments -----------------------------------------------------------------------------------
@@ -131,7 +129,7 @@ def started(given: int | None, prompt: Prompt, start: Callable[[int], T], as_jso
             return start(port)
         except AddressInUse as error:
             complain(str(error))
-            if given is not None or not sys.stdin.isatty():
+            if given is not None or not is_terminal():
                 raise SystemExit(BAD_INPUT) from error
         except BadAddress as error:
             complain(str(error))
@@ -152,17 +150,45 @@ def answer(prompt: Prompt, convert: Callable[[str], int], as_json: bool) -> int:
             return convert(text) if text.strip() else prompt.default
         except ValueError as error:
             complain(str(error))
-            if not sys.stdin.isatty():
+            if not is_terminal():
                 raise SystemExit(BAD_INPUT) from error
 
 
 def _read_answer(prompt: str, as_json: bool) -> str:
-    if sys.stdin.isatty() and not as_json:
-        with contextlib.suppress(EOFError):
-            return input(prompt)
-        return ""
-    print(prompt, end="", file=sys.stderr if as_json else sys.stdout, flush=True)
-    return sys.stdin.buffer.readline().decode(errors="replace")
+    if as_json:  # standard output is for events alone
+        print(prompt, end="", file=sys.stderr, flush=True)
+        prompt = ""
+    return (read_line(prompt) or b"").decode(errors="replace")
+
+
+def is_terminal() -> bool:
+    """Whether a person can answer."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def read_line(prompt: str = "") -> bytes | None:
+    """The next line typed or piped in, without its end; None when there is no more."""
+    if is_terminal():
+        try:
+            return input(prompt).encode("utf-8", "surrogateescape")
+        except EOFError:
+            return None
+    print(prompt, end="", flush=True)
+    return next(_piped_lines, None)
+
+
+def _lines_of(descriptor: int) -> Iterator[bytes]:
+    """The lines of a pipe or file as they come. (A buffered reader would be locked at the end.)"""
+    rest = b""
+    with contextlib.suppress(OSError):  # closed: there is no more
+        while chunk := os.read(descriptor, 1 << 16):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line.removesuffix(b"\r") for line in lines)
+    if rest:
+        yield rest
+
+
+_piped_lines = _lines_of(0)
 
 
 def complain(text: str) -> None:
@@ -240,43 +266,67 @@ class Screen:
                 sys.stdout.buffer.flush()
             except (OSError, ValueError):  # as in `peer.py --json | head -1`: time to stop
                 self.is_gone = True
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+                end()
 
 
 # ---- running -------------------------------------------------------------------------------------
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-def run(program: Callable[[], int]) -> int:
-    """Run a program until it ends by itself or is told to. Returns the exit code."""
+
+def run(program: Callable[[contextlib.ExitStack], int]) -> int:
+    """Run a program until it ends by itself, or by Ctrl-C or SIGTERM. Returns the exit code.
+
+    The program runs in a thread of its own, and leaves with the stack what is to be done at the
+    end; this thread waits for a signal. (A handler would run only when the main thread gets to it,
+    and a signal that comes just before a blocking call would be slept over.)
+    """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    with _signals():
-        try:
-            return program()
-        except Stopped:
-            return SUCCESS
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # inherited by every thread
+    closing = contextlib.ExitStack()
+    codes: list[int] = []
+    body = threading.Thread(target=_run_body, args=(program, closing, codes), daemon=True)
+    with _terminal_as_it_was():
+        body.start()
+        signal.sigwait(_STOP_SIGNALS)
+        closing.close()
+    return codes[0] if codes else SUCCESS
+
+
+def end() -> None:
+    """Let `run` come to its end, as by a signal; from any thread."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run_body(
+    program: Callable[[contextlib.ExitStack], int],
+    closing: contextlib.ExitStack,
+    codes: list[int],
+) -> None:
+    code = FAILURE
+    try:
+        code = program(closing)
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else SUCCESS
+    finally:
+        codes.append(code)
+        end()
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        ignore_signals()
-        raise Stopped
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+def _terminal_as_it_was() -> Iterator[None]:
+    """`input` changes the terminal while it waits, and may still be waiting at the end."""
+    if not is_terminal():
+        yield
+        return
+    before = termios.tcgetattr(0)
     try:
         yield
     finally:
-        ignore_signals()
-
-
-def ignore_signals() -> None:
-    """The end has begun: another Ctrl-C cannot make it come faster."""
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 def wait_for_ever() -> NoReturn:
-    """Until Stopped is raised."""
+    """Until the program is ended by a signal."""
     while True:
         threading.Event().wait()

@@ -1,8 +1,8 @@
 """The programs `seed.py` and `peer.py` as a person meets them, and a peer's console."""
 
 import argparse
+import contextlib
 import importlib
-import sys
 import threading
 import time
 from collections import deque
@@ -16,9 +16,10 @@ from command_line import (
     address_text,
     argument,
     complain,
-    ignore_signals,
+    is_terminal,
     parser,
     port_number,
+    read_line,
     run,
     seconds,
     sentence,
@@ -56,7 +57,7 @@ def run_peer() -> int:
     return run(_peer_program)
 
 
-def _seed_program() -> int:
+def _seed_program(closing: contextlib.ExitStack) -> int:
     arguments_parser = parser("Start one seed: it introduces peers to each other.")
     arguments_parser.add_argument(
         "port", nargs="?", type=argument(port_number), metavar="PORT", help="asked if left out"
@@ -73,18 +74,15 @@ def _seed_program() -> int:
             log=arguments.log,
             on_event=screen.show,
         )
+        closing.callback(seed.stop, "told to stop")
         seed.start()
         return seed
 
-    seed = started(arguments.port, Prompt("Port of this seed", 12345), start, arguments.json)
-    try:
-        wait_for_ever()
-    finally:
-        ignore_signals()
-        seed.stop("told to stop")
+    started(arguments.port, Prompt("Port of this seed", 12345), start, arguments.json)
+    wait_for_ever()
 
 
-def _peer_program() -> int:
+def _peer_program(closing: contextlib.ExitStack) -> int:
     arguments = _peer_parser().parse_args()
     screen = Screen(arguments.json)
     past: deque[str] = deque(maxlen=REMEMBERED_MESSAGES)
@@ -109,16 +107,13 @@ def _peer_program() -> int:
             verbose=arguments.verbose,
             on_event=show,
         )
+        closing.callback(peer.stop, "told to stop")
         peer.start()
         return peer
 
     prompt = Prompt("Port of this peer", 0, shown="a free one")
     peer = started(arguments.port, prompt, start, arguments.json)
-    try:
-        return Console(peer, screen, past).run(arguments.drain)
-    finally:
-        ignore_signals()
-        peer.stop("told to stop")
+    return Console(peer, screen, past).run(arguments.drain)
 
 
 def _peer_parser() -> argparse.ArgumentParser:
@@ -179,11 +174,11 @@ class Console:
 
     def run(self, drains: bool) -> int:
         """Obey until /quit, or until all is heard once the input has ended. The exit code."""
-        if sys.stdin.isatty():
+        if is_terminal():
             importlib.import_module("readline")  # gives `input` its editing and history
 
             self._screen.say("Type a line and press Enter: everyone gets it. /help shows more.")
-        while (line := _read_line()) is not None:
+        while (line := read_line()) is not None:
             if line.rstrip() == b"/quit":
                 return SUCCESS
             if line:
@@ -270,14 +265,3 @@ class Console:
     def _say(self, lines: list[str]) -> None:
         for line in lines:
             self._screen.say(line)
-
-
-def _read_line() -> bytes | None:
-    """The next line that was typed or piped in, without its end; None when there is no more."""
-    if sys.stdin.isatty():
-        try:
-            return input().encode("utf-8", "surrogateescape")
-        except EOFError:
-            return None
-    line = sys.stdin.buffer.readline()
-    return line.rstrip(b"\r\n") if line else None

@@ -5,6 +5,7 @@ all.
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from command_line import (
     argument,
     complain,
     count_number,
-    ignore_signals,
     parser,
     port_number,
     run,
@@ -46,7 +46,7 @@ def main() -> int:
     return run(_program)
 
 
-def _program() -> int:
+def _program(closing: contextlib.ExitStack) -> int:
     spawner_parser = parser("Start a new network: many seeds, and peers if wanted.")
     add = spawner_parser.add_argument
     count = argument(count_number)
@@ -67,12 +67,9 @@ def _program() -> int:
     if arguments.count is None:
         arguments.count = answer(Prompt("How many seeds", 3), count_number, arguments.json)
     network = Network(arguments)
-    try:
-        network.start()
-        wait_for_ever()
-    finally:
-        ignore_signals()
-        network.stop()
+    closing.callback(network.stop)
+    network.start()
+    wait_for_ever()
 
 
 class Network:
