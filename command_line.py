@@ -91,8 +91,8 @@ def seconds(text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 <= number < math.inf:
-        raise ValueError(f"expected seconds, 0 or more, got {text!r:.60}")
+    if not 0 <= number <= threading.TIMEOUT_MAX:
+        raise ValueError(f"expected seconds, from 0 to some years, got {text!r:.60}")
     return number
 
 

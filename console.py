@@ -183,7 +183,11 @@ class Console:
                 return SUCCESS
             if line:
                 self._obey(line)
-        return self._drain() if drains else wait_for_ever()
+        if drains:
+            return self._drain()
+        if is_terminal():
+            self._screen.say("The input has ended; the peer goes on. Ctrl-C stops it.")
+        return wait_for_ever()
 
     def _obey(self, line: bytes) -> None:
         try:

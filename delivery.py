@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from gossip import Gap
 from journal import payload_details
 from messages import Direct, stream_name
+from streams import Gap
 from wire import Run
 
 MAILBOX_BATCHES = (

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from gossip import Gap
+from actions import Action, Close, Notify
 from link import Connection
 from messages import (
     Address,
@@ -26,7 +26,8 @@ from messages import (
     Welcome,
     stream_name,
 )
-from node import Action, Close, Node, Notify
+from node import Node
+from streams import Gap
 from wire import Run
 
 COLLECT_BYTES = 1 << 20  # taken from the inbox at a time
@@ -112,6 +113,7 @@ class Driver:
                 link.is_waiting = False
                 link.wake.notify()
         self.node.ready.clear()
+        self._has_room.notify_all()
         if self.node.gossip.inbox:
             self._has_news.notify()
 
@@ -148,7 +150,7 @@ class Driver:
         return Bye(conflict, is_leaving=False) if conflict else link
 
     def receive(self, link: Link, items: list[Message | Run]) -> None:
-        """Frames have come. Raises WireError when the node finds fault with them."""
+        """Frames have come."""
         self.decide(self.node.receive, link.neighbour, items, of=link)
 
     def next_batch(self, link: Link) -> list[Message | Run]:
@@ -240,7 +242,7 @@ class Driver:
     def leave(self, reason: str, flush_timeout_s: float) -> None:
         """Send what is owed, as far as the time allows, and part from every neighbour."""
         with self.lock:
-            self._is_leaving = True
+            self._is_leaving = self.node.is_leaving = True
             self._has_room.notify_all()
             self._has_room.wait_for(self._is_flushed, flush_timeout_s)
         self.decide(self.node.leave, reason)

@@ -16,7 +16,6 @@ import random
 import zlib
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -32,80 +31,12 @@ from messages import (
     stream_name,
 )
 from settings import Tunables
-from wire import Run, new_run
+from streams import Gap, Stream, cost_of, last_of
+from wire import MAX_NUMBER, Run, new_run
 
 T = TypeVar("T")
 
-RUN_OVERHEAD_BYTES = 250  # what a run costs in memory beside its bytes
 ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Messages `first` to `last` of the stream cannot be had from anybody any more."""
-
-    stream: StreamKey
-    first: int
-    last: int
-
-
-@dataclass(slots=True)
-class Stream:
-    """What we have of one origin's messages in one of its lives."""
-
-    key: StreamKey
-    upto: int = 0  # every message up to this one was handed on, or is a gap
-    runs: list[Run] = field(default_factory=list)  # retained for others, in order, without holes
-    size: int = 0  # bytes, overhead included
-    grown_s: float = 0.0  # when the latest message came
-
-    @property
-    def first(self) -> int:
-        """The first message that we can still provide."""
-        return self.runs[0].first if self.runs else self.upto + 1
-
-    @property
-    def holding(self) -> Holding:
-        return Holding(self.key, self.first, self.upto)
-
-    def append(self, run: Run) -> int:
-        """Retain the run that follows what we have. Returns what it costs in bytes."""
-        cost = len(run.data) + RUN_OVERHEAD_BYTES
-        self.runs.append(run)
-        self.upto = run.last
-        self.size += cost
-        return cost
-
-    def drop_oldest(self, least: int) -> int:
-        """Retain less, by at least this many bytes if there are so many. Returns how many."""
-        dropped = count = 0
-        while dropped < least and count < len(self.runs):
-            dropped += len(self.runs[count].data) + RUN_OVERHEAD_BYTES
-            count += 1
-        del self.runs[:count]
-        self.size -= dropped
-        return dropped
-
-    def after(self, cursor: int, budget: int) -> list[Run]:
-        """The retained runs that follow `cursor`, about `budget` bytes of them, at least one."""
-        index = bisect_right(self.runs, cursor, key=_last)
-        taken: list[Run] = []
-        while index < len(self.runs) and budget > 0:
-            run = self.runs[index].after(cursor) if not taken else self.runs[index]
-            taken.append(run)
-            budget -= len(run.data)
-            index += 1
-        return taken
-
-
-def _last(run: Run) -> int:
-    return run.last
-
-
-def _parts(items: list[T]) -> list[tuple[T, ...]]:
-    """The items in parts small enough for a frame each."""
-    starts = range(0, len(items), ITEMS_PER_FRAME)
-    return [tuple(items[at : at + ITEMS_PER_FRAME]) for at in starts]
 
 
 @dataclass(slots=True)
@@ -160,8 +91,9 @@ class Gossip:
         self.inbox: deque[Run | Gap] = deque()  # heard, and not yet taken by the application
         self.inbox_size = 0
         self.history_size = 0
-        self.own_lag = 0  # bytes of our own that no neighbour has been sent
-        self._own_foremost = 0  # the highest number of our own that some neighbour has been sent
+        self._confirmed = 0  # some neighbour has shown that it has so many of our own
+        self._unconfirmed_size = 0  # what the others of our own cost, while we hold them
+        self._said_size = 0  # of our own, since `wants_confirmation` was answered with yes
         self.delivered = 0  # messages handed to the application
         self.surplus = 0  # messages that came although we had them
 
@@ -228,7 +160,9 @@ class Gossip:
     def broadcast(self, payload: bytes, now_s: float) -> int:
         """Say something to everyone. Returns its number in our stream."""
         run = new_run(self.own.key, self.own.upto + 1, payload)
-        self.own_lag += len(run.data)
+        cost = cost_of(run)
+        self._unconfirmed_size += cost
+        self._said_size += cost
         self._retain(self.own, run, now_s)
         self._owe_to_all_but(None, self.own.key)
         return run.last
@@ -279,8 +213,6 @@ class Gossip:
             taken += runs
             budget -= sum(len(run.data) for run in runs)
             ledger.cursor[key] = runs[-1].last
-            if stream is self.own:
-                self._own_sent(runs)
             if runs[-1].last < stream.upto:
                 ledger.owed[key] = None
         return taken
@@ -291,10 +223,15 @@ class Gossip:
 
     @property
     def is_far_ahead(self) -> bool:
-        """No neighbour keeps up with what we say; more would push it out of the history unheard."""
-        unsent = self.own.upto - self._own_foremost
-        limits = self._tunables
-        return self.own_lag > limits.broadcast_lag_bytes or unsent > limits.stream_messages // 2
+        """Every neighbour is far behind what we say; more might leave the history unheard."""
+        return bool(self._ledgers) and self._unconfirmed_size > self._tunables.broadcast_lag_bytes
+
+    def wants_confirmation(self) -> bool:
+        """Whether so much was said since the last time that neighbours are to be asked for it."""
+        if self._said_size < self._tunables.broadcast_lag_bytes // 4:
+            return False
+        self._said_size = 0
+        return True
 
     def collect(self, budget: int) -> list[Run | Gap]:
         """What the application has not had yet, oldest first, about `budget` bytes of it."""
@@ -318,8 +255,10 @@ class Gossip:
         """A neighbour announced what it has; ask for what we lack of it."""
         ledger = self._ledgers[neighbour]
         for key, first, upto in ((h.stream, h.first, h.upto) for h in have.holdings):
-            if not 1 <= first <= upto + 1:
-                raise WireError(f"have.first: expected 1 to {upto + 1}, got {first}")
+            if not 1 <= first <= upto + 1 <= MAX_NUMBER:
+                raise WireError(f"have: expected numbers in order, got {first} to {upto}")
+            if key == self.own.key:
+                self.neighbour_heard_us(neighbour, upto)
             ledger.has[key] = max(upto, ledger.has.get(key, 0))
             ledger.cursor[key] = max(upto, ledger.cursor.get(key, 0))
             ledger.provides_from[key] = first
@@ -347,9 +286,16 @@ class Gossip:
         return [Have(part, is_news=False) for part in _parts(cannot)]
 
     def neighbour_heard_us(self, neighbour: Address, number: int) -> None:
-        """A liveness reply tells how far the neighbour has our own stream."""
+        """The neighbour tells how far it has our own stream."""
         ledger = self._ledgers[neighbour]
+        number = min(number, self.own.upto)
         ledger.has[self.own.key] = max(number, ledger.has.get(self.own.key, 0))
+        if number > self._confirmed:
+            start = bisect_right(self.own.runs, self._confirmed, key=last_of)
+            end = bisect_right(self.own.runs, number, key=last_of)
+            confirmed = self.own.runs[start:end]
+            self._unconfirmed_size -= sum(cost_of(r) for r in confirmed)
+            self._confirmed = number
 
     def has_all_of_ours(self, neighbour: Address) -> bool:
         """Whether the neighbour has shown that it has everything we said."""
@@ -503,11 +449,9 @@ class Gossip:
 
     def _drop(self, stream: Stream, size: int) -> None:
         self.history_size -= stream.drop_oldest(size)
-        if (
-            stream is self.own and stream.first > self._own_foremost + 1
-        ):  # dropped before it was sent
-            self._own_foremost = stream.first - 1
-            self.own_lag = sum(len(run.data) for run in stream.runs)
+        if stream is self.own and stream.first > self._confirmed + 1:  # dropped unconfirmed
+            self._confirmed = stream.first - 1
+            self._unconfirmed_size = stream.size
 
     def _drop_from_largest(self) -> None:
         """Make room at the cost of who said most: a loud stream cannot push out the quiet ones."""
@@ -544,9 +488,8 @@ class Gossip:
             else:
                 ledger.unannounced[key] = None
 
-    def _own_sent(self, runs: Iterable[Run]) -> None:
-        """Some neighbour has been sent these; what no other had been sent yet lags no more."""
-        for run in runs:
-            if run.last > self._own_foremost:
-                self._own_foremost = run.last
-                self.own_lag -= len(run.data)
+
+def _parts(items: list[T]) -> list[tuple[T, ...]]:
+    """The items in parts small enough for a frame each."""
+    starts = range(0, len(items), ITEMS_PER_FRAME)
+    return [tuple(items[at : at + ITEMS_PER_FRAME]) for at in starts]

@@ -52,7 +52,10 @@ class Journal:
             if self._handle >= 0:
                 self._append(log_line(record))
         if self._on_event is not None:
-            self._on_event(record)
+            try:
+                self._on_event(record)
+            except Exception:  # the program's own code: its fault shall cost nobody an event
+                _log.exception("%s: a listener to events raised", self.me)
 
     def failure(self, what: str) -> None:
         """Our own fault, or a callback's: the exception being handled, with its traceback."""

@@ -126,6 +126,8 @@ class Listener:
 
 def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
     """What to bind for a host: its first IPv4 address, else its first IPv6 one."""
+    if not 0 <= port <= 65535:
+        raise BadAddress(f"expected a port from 0 to 65535, got {port}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:

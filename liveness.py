@@ -41,7 +41,8 @@ class Health:
     """What we know of one neighbour's life."""
 
     heard_s: float
-    asked_s: float
+    looked_s: float  # when it was tested last
+    asked_s: float = 0.0  # when the latest request was made
     unanswered: int = 0
     requests: int = 0  # numbers the requests
     round_trip_s: float | None = None  # of the latest request answered
@@ -90,7 +91,7 @@ class Liveness:
     def answered(self, neighbour: Address, number: int, now_s: float) -> None:
         """A reply came; the one to our latest request tells how long the way is."""
         health = self._health[neighbour]
-        if number == health.requests:
+        if 0 < number == health.requests:
             health.round_trip_s = now_s - health.asked_s
 
     def round_trip_s(self, neighbour: Address) -> float | None:
@@ -100,7 +101,7 @@ class Liveness:
     def due_s(self, neighbour: Address) -> float:
         """When `test` is to be called next for this neighbour."""
         health = self._health[neighbour]
-        return max(health.heard_s, health.asked_s) + self._tunables.liveness_interval_s
+        return max(health.heard_s, health.looked_s) + self._tunables.liveness_interval_s
 
     def test(self, neighbour: Address, now_s: float) -> Finding:
         """Look at a neighbour: NOTHING, ASK with `number`, or SUSPECT."""
@@ -110,8 +111,8 @@ class Liveness:
             return Finding.NOTHING
         if late_s > self._tunables.own_lateness_s:
             self.forgive_all()
+        health.looked_s = now_s
         if self.is_suspect(neighbour):
-            health.asked_s = now_s
             return Finding.NOTHING
         if health.unanswered >= self._tunables.missed_replies_suspect:
             return Finding.SUSPECT

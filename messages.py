@@ -68,7 +68,8 @@ class Address(NamedTuple):
                 raise BadAddress(f"expected an IPv6 address in the brackets, got {host!r:.80}")
         elif ":" in host:
             raise BadAddress(f"expected [IPv6]:port, got {text!r:.80}")
-        if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+        is_number = port.isascii() and port.isdigit() and len(port) <= 5
+        if not (is_number and 1 <= int(port) <= 65535):
             raise BadAddress(f"expected a port from 1 to 65535, got {port!r:.80}")
         return cls(checked_host(host), int(port))
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from actions import Action, Close, Dial, Notify, Report, Try
 from gossip import Gossip
 from liveness import Finding, Liveness, Tried
 from messages import (
@@ -40,50 +41,7 @@ from messages import (
 from overlay import Dialled, Direction, Neighbour, Overlay
 from settings import Tunables
 from tree import Tree
-from wire import Run
-
-# ---- actions -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    """Connect and say the hello; the outcome comes back as `link_up` or `dial_failed`."""
-
-    address: Address
-    hello: Hello
-
-
-@dataclass(frozen=True, slots=True)
-class Try:
-    """Ask the accused for an echo over a fresh connection; comes back as `tried`."""
-
-    accused: Address
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """The node has let go of the link: send the last words, if any, and close the connection."""
-
-    neighbour: Address
-    last_words: Bye | None
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Tell the seeds that this peer is dead."""
-
-    dead: Address
-
-
-@dataclass(frozen=True, slots=True)
-class Notify:
-    """Something a person or a program may want to know: an event of the journal."""
-
-    event: str
-    details: dict[str, Any]
-
-
-Action = Dial | Try | Close | Report | Notify
+from wire import MAX_NUMBER, Run
 
 
 @dataclass(slots=True)
@@ -116,6 +74,8 @@ class Node:
         self._askers: dict[Address, set[Address]] = {}  # accused -> who wants our opinion
         self._is_isolated = False
         self._is_on_its_own = False  # no seed answered
+        self._had_neighbours = False
+        self.is_leaving = False  # the driver says so: nobody is dialled any more
         self._tick_s = now_s  # of the latest tick
 
     # ---- news from the world ----
@@ -148,6 +108,8 @@ class Node:
         for _ in range(self.gossip.tick(now_s)):
             self._say_each(self.tree.parent_failed(now_s))
         self._say_each(self.tree.tick(now_s))
+        if self.gossip.is_far_ahead:
+            self._ask_what_was_heard()
         self._say_each(self.gossip.announcements(now_s))
         self._flush_wants()
         return actions + self._dials(now_s)
@@ -256,6 +218,7 @@ class Node:
         self._say_each(self.tree.link_up(neighbour))
         self.ready.add(neighbour)
         self._is_isolated = False
+        self._had_neighbours = True
         up = {"neighbour": str(neighbour), "direction": details.direction.value}
         return [*actions, Notify("neighbour_up", up)]
 
@@ -274,10 +237,12 @@ class Node:
         return [Close(neighbour, last_words), Notify("neighbour_down", down)]
 
     def _dials(self, now_s: float) -> list[Action]:
+        if self.is_leaving:
+            return []
         actions: list[Action] = [self._dial(a, is_feeler=False) for a in self.overlay.dials(now_s)]
         is_lonely = self.overlay.is_exhausted(now_s) and not self.liveness.has_cases
-        is_first = not self.overlay.book and not self._is_on_its_own  # nobody to be cut off from
-        if is_lonely and not is_first and not self._is_isolated:
+        has_begun = bool(self.overlay.book) or self._is_on_its_own or self._had_neighbours
+        if is_lonely and has_begun and not self._is_isolated:
             self._is_isolated = True
             actions.append(Notify("isolated", {}))
         return actions
@@ -293,16 +258,19 @@ class Node:
     def receive(
         self, neighbour: Address, items: Iterable[Message | Run], now_s: float
     ) -> list[Action]:
-        """Frames of one link, in order. Raises WireError; the link is then to be closed."""
+        """Frames of one link, in order. A message that makes no sense ends the link."""
         self.liveness.heard(neighbour, now_s)
         actions: list[Action] = []
-        for item in items:
-            if isinstance(item, Run):
-                self.gossip.hear(neighbour, item, now_s)
-            else:
-                actions += self._handle(neighbour, item, now_s)
-                if neighbour not in self._outboxes:
-                    break  # the message ended the link
+        try:
+            for item in items:
+                if isinstance(item, Run):
+                    self.gossip.hear(neighbour, item, now_s)
+                else:
+                    actions += self._handle(neighbour, item, now_s)
+                    if neighbour not in self._outboxes:
+                        break  # the message ended the link
+        except WireError as error:
+            actions += self.misbehaved(neighbour, f"broke the protocol: {error}", now_s)
         self._flush_wants()
         outbox = self._outboxes.get(neighbour)
         if outbox and len(outbox.messages) > self._tunables.max_queued_messages:
@@ -319,7 +287,9 @@ class Node:
                 self._compare(neighbour, message)
             case Have():
                 self.gossip.neighbour_has(neighbour, message, now_s)
-            case Beacon():
+            case Beacon(_, epoch, hops, stale):
+                if max(epoch, hops, *(void.epoch for void in stale)) >= MAX_NUMBER:
+                    raise WireError(f"beacon: expected smaller numbers, got {message!s:.80}")
                 self._say_each(self.tree.beacon(neighbour, message, now_s))
             case Mode(wants_payload):
                 self.tree.mode(neighbour, wants_payload)
@@ -356,14 +326,21 @@ class Node:
 
     def broadcast(self, payload: bytes, now_s: float) -> int:
         """Say something to everyone. Returns its number in our stream."""
-        return self.gossip.broadcast(payload, now_s)
+        number = self.gossip.broadcast(payload, now_s)
+        if self.gossip.wants_confirmation():
+            self._ask_what_was_heard()
+        return number
 
     def is_heard(self) -> bool:
         """Whether there is a neighbour and all have everything we said; asks those that lack it."""
+        return self._ask_what_was_heard() == 0 and bool(self._outboxes)
+
+    def _ask_what_was_heard(self) -> int:
+        """Liveness replies tell how far we were heard; ask whoever lacks something. How many do."""
         lacking = [n for n in self._outboxes if not self.gossip.has_all_of_ours(n)]
         for neighbour in lacking:
-            self._say(neighbour, LivenessRequest(0))  # the reply tells how far it has heard us
-        return bool(self._outboxes) and not lacking
+            self._say(neighbour, LivenessRequest(0))
+        return len(lacking)
 
     def links(self) -> list[dict[str, Any]]:
         """What there is to know of each neighbour."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from actions import Action, Dial, Notify, Report, Try
 from delivery import Delivery, Message
 from driver import Driver, Link, now_s
 from journal import Event, Journal
@@ -39,7 +40,7 @@ from messages import (
     Welcome,
     WireError,
 )
-from node import Action, Dial, Node, Notify, Report, Try
+from node import Node
 from overlay import Dialled
 from registration import Registration, SeedSource, ask_members
 from settings import CONFIG_FILE, LOG_FILE, Tunables
@@ -396,8 +397,7 @@ class Peer:
             self._driver.decide(node.dial_failed, action.address, how)
             return
         try:
-            with self._handshake(connection):
-                answer = connection.ask(action.hello, self._tunables.handshake_timeout_s)
+            answer = connection.ask(action.hello, self._tunables.handshake_timeout_s)
             match answer:
                 case Welcome():
                     self._adopt(connection, action.address, answer)

@@ -123,9 +123,8 @@ class Registration:
 
     def connect(self) -> bool:
         """Make good what is missing to a majority. True if a seed was tried: there may be news."""
-        self._follow_list()
+        was_tried = self._follow_list()
         now_s = time.monotonic()
-        was_tried = False
         for seed, contact in self._contacts.items():
             if contact.connection is None:
                 continue
@@ -147,12 +146,17 @@ class Registration:
         listed = (contact.listed for contact in self._contacts.values() if contact.connection)
         return set().union(*listed) - {self._me.origin}
 
-    def _follow_list(self) -> None:
-        """The list of seeds may have changed: forget those gone, keep to our majority."""
+    def _follow_list(self) -> bool:
+        """The list of seeds may have changed: forget those gone, keep to our majority.
+
+        Returns whether we were registered with one that is gone.
+        """
+        has_lost = False
         listed = list(self._list_seeds())
         for seed, contact in self._contacts.items():
             if seed not in listed and contact.connection is not None:
                 self._lost(seed, contact, "taken off the list")
+                has_lost = True
         self._contacts = {
             seed: self._contacts.get(seed) or SeedContact(Backoff(self._tunables, self._rng))
             for seed in listed
@@ -161,6 +165,7 @@ class Registration:
         kept = [seed for seed in self._preferred if seed in listed][:majority]
         others = [seed for seed in listed if seed not in kept]
         self._preferred = kept + self._rng.sample(others, majority - len(kept))
+        return has_lost
 
     def _due(self, now_s: float) -> list[Address]:
         """Seeds that may be tried now: those we prefer first, the others in random order."""

@@ -219,7 +219,7 @@ class Seed:
             case Probe(number):
                 connection.send([Echo(number)])
             case Bye() if registered is not None:
-                self._remove(registered.address, registered.boot_ms, "it has left")
+                self._remove_if_dead(registered.address, "it has left")  # anybody may say so
                 return None
             case _:
                 raise WireError(f"{type(item).__name__}: not expected by a seed")

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import settings
@@ -49,9 +50,14 @@ def main() -> int:
 def _program(closing: contextlib.ExitStack) -> int:
     spawner_parser = parser("Start a new network: many seeds, and peers if wanted.")
     add = spawner_parser.add_argument
-    count = argument(count_number)
     port = argument(port_number)
-    add("count", nargs="?", type=count, metavar="COUNT", help="how many seeds; asked if left out")
+    add(
+        "count",
+        nargs="?",
+        type=argument(count_number),
+        metavar="COUNT",
+        help="how many seeds; asked if left out",
+    )
     add(
         "--base-port", type=port, default=5000, metavar="P", help="the first seed's (default: 5000)"
     )
@@ -79,11 +85,12 @@ class Network:
         self._arguments = arguments
         self._screen = Screen(arguments.json, names_self=True)
         self._seeds: list[Seed] = []
+        self._lock = threading.Lock()  # guards what follows
+        self._stopping = threading.Event()
+        self._peer_ports = count(arguments.peer_base_port)
         self._peers: list[subprocess.Popen[bytes]] = []
         self._readers: list[threading.Thread] = []
-        self._lock = threading.Lock()  # guards what was seen
         self._seen: deque[tuple[str, int]] = deque(maxlen=SEEN_MESSAGES)
-        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Begin a new network: empty its files, start its seeds, then its peers."""
@@ -97,12 +104,13 @@ class Network:
         except BadAddress as error:
             complain(str(error))
             raise SystemExit(BAD_INPUT) from error
-        for port in self._free_ports(self._arguments.peer_base_port, self._arguments.peers):
-            self._start_peer(port)
+        for _ in range(self._arguments.peers):
+            self._start_peer()
 
     def stop(self) -> None:
         """End every peer and every seed; within two seconds no process is left."""
-        self._stopping.set()
+        with self._lock:
+            self._stopping.set()
         for process in self._peers:
             process.terminate()
         for seed in self._seeds:
@@ -119,58 +127,69 @@ class Network:
 
     def _start_seeds(self) -> None:
         arguments = self._arguments
-        for port in self._free_ports(arguments.base_port, arguments.count):
+        ports = count(arguments.base_port)
+        while len(self._seeds) < arguments.count:
             seed = Seed(
-                port,
+                port := _next_port(ports),
                 arguments.host,
                 advertise=arguments.advertise,
                 config=arguments.config,
                 log=arguments.log,
                 on_event=self._screen.show,
             )
-            seed.start()
-            self._seeds.append(seed)
+            try:
+                seed.start()
+                self._seeds.append(seed)
+            except AddressInUse:
+                self._say_skipped(port)
 
-    def _free_ports(self, first: int, count: int) -> Iterator[int]:
-        """So many ports that can be listened on, from the first upwards; busy ones are named."""
-        port = first
-        while count > 0:
-            if port > 65535:
-                complain(f"expected {count} more free ports from {first} to 65535, found none")
-                raise SystemExit(FAILURE)
+    def _say_skipped(self, port: int) -> None:
+        self._screen.say(f"port {port} is in use: skipped")
+
+    def _start_peer(self) -> None:
+        """A peer on the next port that is free."""
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            port = self._next_free_port()
+            arguments = self._arguments
+            command = [sys.executable, str(PEER_PROGRAM), str(port), "--json"]
+            command += ["--host", arguments.host]
+            command += ["--config", arguments.config, "--log", arguments.log]
+            command += ["--verbose"] if arguments.verbose else []
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            reader = threading.Thread(target=self._read_peer, args=(process, port))
+            self._peers.append(process)
+            self._readers.append(reader)
+            reader.start()
+
+    def _next_free_port(self) -> int:
+        while True:
+            port = _next_port(self._peer_ports)
             try:
                 Listener(self._arguments.host, port).close()
-                yield port
-                count -= 1
+                return port
             except AddressInUse:
-                self._screen.say(f"port {port} is in use: skipped")
-            port += 1
-
-    def _start_peer(self, port: int) -> None:
-        arguments = self._arguments
-        command = [sys.executable, str(PEER_PROGRAM), str(port), "--json"]
-        command += ["--host", arguments.host, "--config", arguments.config, "--log", arguments.log]
-        if arguments.verbose:
-            command.append("--verbose")
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=-1
-        )
-        self._peers.append(process)
-        reader = threading.Thread(target=self._read_peer, args=(process, port), name=f"peer {port}")
-        reader.start()
-        self._readers.append(reader)
+                self._say_skipped(port)
 
     def _read_peer(self, process: subprocess.Popen[bytes], port: int) -> None:
-        """Show what a peer reports until it ends; say so if that was not our doing."""
+        """Show what a peer reports until it ends; see to it if that was not our doing."""
         assert process.stdout is not None, "its output is a pipe"
+        has_listened = False
         with process.stdout as lines:
             for line in lines:
+                has_listened = True
                 if self._arguments.json:
                     self._screen.write(line.decode().rstrip("\n"))
                 else:
                     self._show(json.loads(line))
         code = process.wait()
-        if not self._stopping.is_set():
+        if self._stopping.is_set():
+            return
+        if code == BAD_INPUT and not has_listened:  # somebody was faster at that port
+            self._say_skipped(port)
+            self._start_peer()
+        else:
             self._screen.say(f"the peer on port {port} ended with exit code {code}")
 
     def _show(self, event: Event) -> None:
@@ -182,6 +201,15 @@ class Network:
                     return
                 self._seen.append(message)
         self._screen.show(event)
+
+
+def _next_port(ports: Iterator[int]) -> int:
+    """The next one. Ends the program when there is none."""
+    port = next(ports)
+    if port > 65535:
+        complain("expected a free port up to 65535, found none")
+        raise SystemExit(FAILURE)
+    return port
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class Tunables:
     remembered_streams: int = 65_536  # older ones: only how far they were heard
     inbox_bytes: int = 32 << 20  # heard but not yet taken by the application
     batch_bytes: int = 128 << 10  # taken for one `sendall`, so that control frames wait little
-    broadcast_lag_bytes: int = 8 << 20  # own bytes no neighbour has taken: `broadcast` waits
+    broadcast_lag_bytes: int = 16 << 20  # so much that no neighbour has confirmed: one waits
     want_patience_s: float = 1.0  # without progress for so long, another neighbour is asked
     gap_patience_s: float = 2.0  # when nobody can provide a message for so long, it is a gap
     max_queued_messages: int = 1000  # control messages for one link; a guess, far above normal
@@ -149,7 +149,9 @@ def _names(line: str, seed: Address) -> bool:
 
 
 def _lines(path: str | Path) -> list[str]:
-    return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    """The lines as they are, whatever their encoding; `surrogateescape` gives their bytes back."""
+    text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _change(path: str | Path, change: Callable[[list[str]], list[str]]) -> None:
@@ -162,8 +164,9 @@ def _change(path: str | Path, change: Callable[[list[str]], list[str]]) -> None:
             return
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.writelines(line + "\n" for line in after)
+            with open(handle, "wb") as file:
+                text = "".join(line + "\n" for line in after)
+                file.write(text.encode("utf-8", "surrogateescape"))
                 os.fchmod(file.fileno(), path.stat().st_mode & 0o777 if path.exists() else 0o644)
             os.replace(temporary, path)
         except BaseException:

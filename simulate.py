@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
+from actions import Action, Close, Dial, Notify, Report, Try
 from directory import Directory
-from gossip import Gap
 from liveness import Tried
 from messages import Address, Bye, Message, StreamKey, StreamName, Welcome
-from node import IDLE_TICK_INTERVAL_S, Action, Close, Dial, Node, Notify, Report, Try
+from node import IDLE_TICK_INTERVAL_S, Node
 from overlay import Dialled
 from settings import Tunables
+from streams import Gap
 from wire import Run
 
 Item = Message | Run

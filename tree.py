@@ -44,6 +44,7 @@ class Tree:
         self._tunables = tunables
         self.root = me
         self.epoch = 0  # of the latest beacon
+        self._own_epoch = 0  # of our latest, as root
         self.hops = 0
         self.parent: Address | None = None
         self.is_loud = False
@@ -180,7 +181,8 @@ class Tree:
         return self._say_beacon(now_s, stale)
 
     def _say_beacon(self, now_s: float, stale: tuple[StaleRoot, ...] = ()) -> list[Saying]:
-        self.epoch += 1
+        self._own_epoch += 1
+        self.epoch = self._own_epoch
         self._beacon_s = now_s
         beacon = self._beacon(stale)
         return [(neighbour, beacon) for neighbour in self._heard]

@@ -314,6 +314,8 @@ def _take_run(data: bytearray, start: int, end: int) -> tuple[Run, int]:
         if length > MAX_FRAME_BYTES:
             break
         last, at = number, stop
+    if last == MAX_NUMBER:
+        raise WireError(f"broadcast.number: expected less than {MAX_NUMBER}, got {last}")
     return Run(stream, first, last, bytes(memoryview(data)[start:at])), at
 
 

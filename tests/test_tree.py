@@ -160,7 +160,7 @@ def test_a_silent_root_is_void_and_its_late_beacons_are_not_passed_on() -> None:
     said = tree.tick(silence_s)
     assert tree.root == key(ME)
     assert said[0][1] == dataclasses.replace(
-        beacon(ME, epoch=5), stale=(StaleRoot(key(OLDEST), 4),)
+        beacon(ME, epoch=1), stale=(StaleRoot(key(OLDEST), 4),)
     )
     assert tree.beacon(address(3), beacon(OLDEST, epoch=4), silence_s + 1) == []
 

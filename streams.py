@@ -1,0 +1,82 @@
+"""One origin's messages, as far as this peer has them.
+
+Pure. A stream is what one origin says in one life, numbered from 1 and taken strictly in order; so
+what anybody has of it is one number. What is retained of it for others lies here, as the runs of
+frames that came in.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from messages import Holding, StreamKey
+from wire import Run
+
+RUN_OVERHEAD_BYTES = 250  # what a run costs in memory beside its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages `first` to `last` of the stream cannot be had from anybody any more."""
+
+    stream: StreamKey
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Stream:
+    """What we have of one origin's messages in one of its lives."""
+
+    key: StreamKey
+    upto: int = 0  # every message up to this one was handed on, or is a gap
+    runs: list[Run] = field(default_factory=list)  # retained for others, in order, without holes
+    size: int = 0  # bytes, overhead included
+    grown_s: float = 0.0  # when the latest message came
+
+    @property
+    def first(self) -> int:
+        """The first message that we can still provide."""
+        return self.runs[0].first if self.runs else self.upto + 1
+
+    @property
+    def holding(self) -> Holding:
+        return Holding(self.key, self.first, self.upto)
+
+    def append(self, run: Run) -> int:
+        """Retain the run that follows what we have. Returns what it costs in bytes."""
+        cost = cost_of(run)
+        self.runs.append(run)
+        self.upto = run.last
+        self.size += cost
+        return cost
+
+    def drop_oldest(self, least: int) -> int:
+        """Retain less, by at least this many bytes if there are so many. Returns how many."""
+        dropped = count = 0
+        while dropped < least and count < len(self.runs):
+            dropped += cost_of(self.runs[count])
+            count += 1
+        del self.runs[:count]
+        self.size -= dropped
+        return dropped
+
+    def after(self, cursor: int, budget: int) -> list[Run]:
+        """The retained runs that follow `cursor`, about `budget` bytes of them, at least one."""
+        index = bisect_right(self.runs, cursor, key=last_of)
+        taken: list[Run] = []
+        while index < len(self.runs) and budget > 0:
+            run = self.runs[index].after(cursor) if not taken else self.runs[index]
+            taken.append(run)
+            budget -= len(run.data)
+            index += 1
+        return taken
+
+
+def last_of(run: Run) -> int:
+    """To look a message up in runs that lie in order."""
+    return run.last
+
+
+def cost_of(run: Run) -> int:
+    """What it takes to retain the run, in bytes of memory."""
+    return len(run.data) + RUN_OVERHEAD_BYTES
