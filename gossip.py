@@ -256,7 +256,7 @@ class Gossip:
         ledger = self._ledgers[neighbour]
         for key, first, upto in ((h.stream, h.first, h.upto) for h in have.holdings):
             if not 1 <= first <= upto + 1 <= MAX_NUMBER:
-                raise WireError(f"have: expected numbers in order, got {first} to {upto}")
+                raise WireError(f"have.first: expected 1 to {upto + 1}, got {first}")
             if key == self.own.key:
                 self.neighbour_heard_us(neighbour, upto)
             ledger.has[key] = max(upto, ledger.has.get(key, 0))

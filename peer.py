@@ -364,16 +364,12 @@ class Peer:
 
     def generate_messages(self, link: Link) -> None:
         """Send the neighbour whatever it is owed, until the link ends; then the last words."""
-        try:
+        with contextlib.suppress(OSError):  # the reader finds the end too, behind a last Bye
             while batch := self._driver.next_batch(link):
                 link.connection.send(batch)
             if link.last_words is not None:
                 link.connection.send([link.last_words])
                 link.connection.finish_sending()
-        except OSError as error:
-            reason = f"lost: {reason_of(error)}"
-            link_down = self._driver.node.link_down
-            self._driver.decide(link_down, link.neighbour, reason, of=link)
 
     def liveness_test(self, link: Link) -> None:
         """Ask the neighbour for a sign of life when it is silent; at the end, see the link out."""
