@@ -31,24 +31,12 @@ from messages import (
     stream_name,
 )
 from settings import Tunables
-from streams import Gap, Stream, cost_of, last_of
+from streams import Gap, Ledger, Stream, cost_of, last_of
 from wire import MAX_NUMBER, Run, new_run
 
 T = TypeVar("T")
 
 ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
-
-
-@dataclass(slots=True)
-class Ledger:
-    """Our account of one neighbour, stream by stream."""
-
-    has: dict[StreamKey, int] = field(default_factory=dict)  # it showed that it has so many
-    provides_from: dict[StreamKey, int] = field(default_factory=dict)  # 1 until it says otherwise
-    cursor: dict[StreamKey, int] = field(default_factory=dict)  # it has, or was sent, so many
-    is_eager: bool = False  # payload is sent as it comes; else it is announced
-    owed: dict[StreamKey, None] = field(default_factory=dict)  # streams to look at, oldest first
-    unannounced: dict[StreamKey, None] = field(default_factory=dict)  # the same, if not eager
 
 
 @dataclass(slots=True)
@@ -93,7 +81,10 @@ class Gossip:
         self.history_size = 0
         self._confirmed = 0  # some neighbour has shown that it has so many of our own
         self._unconfirmed_size = 0  # what the others of our own cost, while we hold them
-        self._said_size = 0  # of our own, since `wants_confirmation` was answered with yes
+        self._said_size = 0  # of our own, since `wants_confirmation` last said yes
+        self._asked_at = 0  # our number then
+        self._most_unconfirmed_size = min(tunables.broadcast_lag_bytes, tunables.history_bytes // 2)
+        self._most_unconfirmed = tunables.stream_messages // 2
         self.delivered = 0  # messages handed to the application
         self.surplus = 0  # messages that came although we had them
 
@@ -224,13 +215,17 @@ class Gossip:
     @property
     def is_far_ahead(self) -> bool:
         """Every neighbour is far behind what we say; more might leave the history unheard."""
-        return bool(self._ledgers) and self._unconfirmed_size > self._tunables.broadcast_lag_bytes
+        unconfirmed = self.own.upto - self._confirmed
+        is_much = self._unconfirmed_size > self._most_unconfirmed_size
+        return bool(self._ledgers) and (is_much or unconfirmed > self._most_unconfirmed)
 
     def wants_confirmation(self) -> bool:
         """Whether so much was said since the last time that neighbours are to be asked for it."""
-        if self._said_size < self._tunables.broadcast_lag_bytes // 4:
+        is_much = self._said_size > self._most_unconfirmed_size // 4
+        if not is_much and self.own.upto - self._asked_at <= self._most_unconfirmed // 4:
             return False
         self._said_size = 0
+        self._asked_at = self.own.upto
         return True
 
     def collect(self, budget: int) -> list[Run | Gap]:

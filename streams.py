@@ -1,4 +1,4 @@
-"""One origin's messages, as far as this peer has them.
+"""One origin's messages, as far as this peer has them; and as far as a neighbour has.
 
 Pure. A stream is what one origin says in one life, numbered from 1 and taken strictly in order; so
 what anybody has of it is one number. What is retained of it for others lies here, as the runs of
@@ -70,6 +70,18 @@ class Stream:
             budget -= len(run.data)
             index += 1
         return taken
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Our account of one neighbour, stream by stream."""
+
+    has: dict[StreamKey, int] = field(default_factory=dict)  # it showed that it has so many
+    provides_from: dict[StreamKey, int] = field(default_factory=dict)  # 1 until it says otherwise
+    cursor: dict[StreamKey, int] = field(default_factory=dict)  # it has, or was sent, so many
+    is_eager: bool = False  # payload is sent as it comes; else it is announced
+    owed: dict[StreamKey, None] = field(default_factory=dict)  # streams to look at, oldest first
+    unannounced: dict[StreamKey, None] = field(default_factory=dict)  # the same, if not eager
 
 
 def last_of(run: Run) -> int:
