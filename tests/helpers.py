@@ -34,17 +34,35 @@ def free_port(host: str = "127.0.0.1") -> int:
     nobody who asks for just any port, and still to a listener that names it (with SO_REUSEADDR, as
     every server does), so tests that run at the same time cannot take each other's ports.
     """
+    return _reserve(host, 0)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many such ports in a row."""
+    while True:
+        first = free_port()
+        try:
+            for port in range(first + 1, first + count):
+                with socket.socket() as probe:  # without SO_REUSEADDR: not if anybody has it
+                    probe.bind(("127.0.0.1", port))
+                _reserve("127.0.0.1", port)
+        except (OSError, OverflowError):  # somebody has one of them, or there are no more
+            continue
+        return first
+
+
+def _reserve(host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, 0))
+        listener.bind((host, port))
         listener.listen(1)
-        port = int(listener.getsockname()[1])
-        with socket.create_connection((host, port)) as dialler:
+        given = int(listener.getsockname()[1])
+        with socket.create_connection((host, given)) as dialler:
             accepted, _ = listener.accept()
             accepted.close()  # who closes first is the one left in TIME_WAIT
             dialler.recv(1)
-    return port
+    return given
 
 
 def has_ipv6() -> bool:

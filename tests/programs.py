@@ -60,12 +60,12 @@ class Program:
             stderr=subprocess.PIPE,
             start_new_session=True,  # its own group, as from a terminal of its own
         )
-        self._readers = [
+        self._helpers = [
             threading.Thread(target=self._read_events, name=f"stdout of {self.name}"),
             threading.Thread(target=self._read_stderr, name=f"stderr of {self.name}"),
         ]
-        for reader in self._readers:
-            reader.start()
+        for helper in self._helpers:
+            helper.start()
 
     def _read_events(self) -> None:
         """Collect events until the program's standard output ends."""
@@ -119,7 +119,7 @@ class Program:
 
         with self.telling_its_story():
             wait_until(
-                lambda: len(came()) >= count or not self._readers[0].is_alive(),
+                lambda: len(came()) >= count or not self._helpers[0].is_alive(),
                 what=f"{event} {keys or ''} number {count}",
                 timeout_s=timeout_s,
             )
@@ -161,6 +161,16 @@ class Program:
             self.process.stdin.write((line if isinstance(line, bytes) else line.encode()) + b"\n")
         self.process.stdin.flush()
 
+    def say_in_background(self, *lines: str) -> None:
+        """The same, for more than it may be willing to take; what it does not take is dropped."""
+
+        def say() -> None:
+            with contextlib.suppress(BrokenPipeError):
+                self.say(*lines)
+
+        self._helpers.append(threading.Thread(target=say, name=f"stdin of {self.name}"))
+        self._helpers[-1].start()
+
     def end_input(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -188,9 +198,9 @@ class Program:
         """Its exit code, once it has ended and all it said has been read."""
         with self.telling_its_story():
             wait_until(lambda: self.process.poll() is not None, what="its end", timeout_s=timeout_s)
-            for reader in self._readers:
-                reader.join(PATIENCE_S)
-                assert not reader.is_alive(), f"it ended, but its {reader.name} is still open"
+            for helper in self._helpers:
+                helper.join(PATIENCE_S)
+                assert not helper.is_alive(), f"it ended, but its {helper.name} is still open"
         return self.process.returncode
 
     def close(self) -> None:
@@ -198,8 +208,8 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE_S)
-        for reader in self._readers:
-            reader.join(PATIENCE_S)
+        for helper in self._helpers:
+            helper.join(PATIENCE_S)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
@@ -303,7 +313,8 @@ class Programs:
     def listed(self) -> list[str]:
         """The seeds in the config file, comments and blank lines left out."""
         lines = self.config.read_text().splitlines() if self.config.exists() else []
-        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        entries = [line.strip() for line in lines]
+        return [entry for entry in entries if entry and not entry.startswith("#")]
 
     def logged(self, event: str) -> list[str]:
         """The lines of the log that tell of such an event."""

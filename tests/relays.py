@@ -3,6 +3,8 @@
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 
@@ -13,6 +15,7 @@ class Relay:
         self._to = port
         self._passing = threading.Event()
         self._passing.set()
+        self._free_pid = 0
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -20,8 +23,12 @@ class Relay:
         self.address = f"127.0.0.1:{self.port}"
         self._run(self._listen)
 
-    def hold(self) -> None:
-        """From now on every byte waits here; connections are still taken, as by a silent host."""
+    def hold(self, *, but_for_pid: int = 0) -> None:
+        """From now on every byte waits here; connections are still taken, as by a silent host.
+
+        Those that a process of that number makes from now on are passed on all the same.
+        """
+        self._free_pid = but_for_pid
         self._passing.clear()
 
     def release(self) -> None:
@@ -44,27 +51,32 @@ class Relay:
 
     def _join(self, near: socket.socket, far: socket.socket) -> None:
         """Make the far half of a connection, and pass bytes both ways."""
-        self._passing.wait()
+        passing = self._passing
+        if self._free_pid and has_port(self._free_pid, near.getpeername()[1]):
+            passing = threading.Event()
+            passing.set()
+        passing.wait()
         try:
             far.connect(("127.0.0.1", self._to))
         except OSError:
-            near.close()
+            shut(near)
             return
-        self._run(self._pass_on, near, far)
-        self._pass_on(far, near)
+        self._run(self._pass_on, near, far, passing)
+        self._pass_on(far, near, passing)
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pass_on(
+        self, source: socket.socket, sink: socket.socket, passing: threading.Event
+    ) -> None:
         """Pass bytes one way until either side ends."""
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                self._passing.wait()
+                passing.wait()
                 sink.sendall(data)
-        self._passing.wait()
+        passing.wait()
         for end in (source, sink):
             shut(end)
 
-    def _run(self, target: object, *arguments: socket.socket) -> None:
-        assert callable(target)
+    def _run(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name="relay")
         self._threads.append(thread)
         thread.start()
@@ -86,6 +98,17 @@ class Relay:
             thread.join(10)
         for end in [self._listener, *self._open]:
             end.close()
+
+
+def has_port(pid: int, port: int) -> bool:
+    """Whether that process has an IPv4 socket of that local port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {line[9] for line in lines if int(line[1].partition(":")[2], 16) == port}
+    links = set()
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            links.add(str(handle.readlink()))
+    return any(f"socket:[{inode}]" in links for inode in inodes)
 
 
 def shut(end: socket.socket) -> None:

@@ -55,6 +55,16 @@ class Terminal:
         os.write(self._master, text.encode() + b"\n")
         return before
 
+    def ask(self, command: str) -> None:
+        """Type a command, and wait for any word in answer to it."""
+        since = self.type(command)
+
+        def has_answered() -> bool:
+            shown = self.screen[since:].replace(command, "", 1)  # the terminal's own echo
+            return re.search(r"\w{3}", shown) is not None
+
+        wait_until(has_answered, what=f"an answer to {command!r}")
+
     def press_ctrl_c(self) -> None:
         os.write(self._master, b"\x03")
 

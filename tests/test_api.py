@@ -1,5 +1,6 @@
 """Peers and seeds as Python objects: what a program that embeds them relies on."""
 
+import contextlib
 import inspect
 import socket
 import threading
@@ -10,17 +11,17 @@ import pytest
 
 from embedding import Embedded
 from helpers import STOP_LIMIT_S, free_port, let_pass, wait_until
-from peer import Peer
-from programs import Programs
-from seed import Seed
-from wire import (
+from peer import (
     AddressInUse,
     BadAddress,
     BroadcastTimeout,
     MessageTooLarge,
     NetworkError,
     NotRunning,
+    Peer,
 )
+from programs import Programs
+from seed import Seed
 
 
 def two_neighbours(embedded: Embedded) -> tuple[Peer, Peer]:
@@ -247,7 +248,7 @@ def test_broadcast_gives_up_while_the_only_neighbour_is_far_behind(
     def say_too_much() -> None:
         nonlocal said
         while said < 300:
-            first.broadcast(b"%03d" % said + bytes(1_000_000), timeout=0.3)
+            first.broadcast(b"%03d" % said + b"\xa5" * 1_000_000, timeout=0.3)
             said += 1
 
     with pytest.raises(BroadcastTimeout):
@@ -258,6 +259,26 @@ def test_broadcast_gives_up_while_the_only_neighbour_is_far_behind(
     slow.wait_for("message", seq=said + 1)
     heard = [(seq, int(payload[:3])) for _, seq, payload in slow.heard()]
     assert heard == [(number + 1, number) for number in range(said + 1)]
+
+
+def test_a_waiting_broadcast_goes_on_once_the_neighbour_is_dead(
+    embedded: Embedded, programs: Programs
+) -> None:
+    """Without a time-out, and with nobody left who could be behind."""
+    first = embedded.peer()
+    slow = programs.peer("--join", first.address)
+    wait_until(first.neighbours, what="a neighbour")
+    slow.pause()
+
+    def say() -> None:
+        with contextlib.suppress(NotRunning):  # if it never goes on, and the test has failed
+            for _ in range(60):
+                first.broadcast(b"\xa5" * 1_000_000)
+
+    saying = threading.Thread(target=say, name="saying")
+    saying.start()
+    saying.join(60)
+    assert not saying.is_alive()
 
 
 # ---- what it tells of the network

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from helpers import free_port
+from helpers import free_port, free_ports, wait_until
 from programs import Programs
 
 SCRIPTS = ["seedspawner.py", "seed.py", "peer.py"]
@@ -63,6 +63,11 @@ def test_help_and_version_touch_no_file(programs: Programs, script: str) -> None
     assert list(programs.folder.iterdir()) == []
 
 
+def needed(script: str) -> list[object]:
+    """Good arguments, without which it would ask or use a port that others use."""
+    return [1, "--base-port", free_ports(8)] if script == "seedspawner.py" else [free_port()]
+
+
 def refused(programs: Programs, script: str, *arguments: object) -> str:
     """The one line with which the program refuses these arguments."""
     done = programs.run(script, *arguments)
@@ -100,8 +105,7 @@ def test_a_bad_address_is_refused(programs: Programs, option: str, address: str)
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("address", ["host:0", "host:65536", "host:", ":", "two words", "[::1"])
 def test_a_bad_advertised_address_is_refused(programs: Programs, script: str, address: str) -> None:
-    number = 1 if script == "seedspawner.py" else free_port()
-    refused(programs, script, number, f"--advertise={address}")
+    refused(programs, script, *needed(script), f"--advertise={address}")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -110,8 +114,7 @@ def test_a_host_this_machine_cannot_listen_on_is_refused(
     programs: Programs, script: str, host: str
 ) -> None:
     """203.0.113.0/24 is reserved for documentation: nobody has such an address."""
-    number = 1 if script == "seedspawner.py" else free_port()
-    refused(programs, script, number, f"--host={host}")
+    refused(programs, script, *needed(script), f"--host={host}")
 
 
 @pytest.mark.parametrize(
@@ -162,16 +165,32 @@ def test_more_seeds_than_there_are_ports_left_are_refused(programs: Programs) ->
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize("kind", ["config", "log"])
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [(script, "log") for script in SCRIPTS] + [(script, "config") for script in SCRIPTS[:2]],
+)
 def test_a_folder_in_place_of_a_file_is_named(programs: Programs, script: str, kind: str) -> None:
+    folder = a_folder_as(programs, kind)
+    done = programs.run(script, *needed(script))
+    assert done.returncode in (1, 2), done
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert folder in done.stderr
+
+
+def test_a_peer_that_cannot_read_the_list_says_so(programs: Programs) -> None:
+    """Whether it ends or goes on without a seed: others may still come to it."""
+    folder = a_folder_as(programs, "config")
+    peer = programs.start("peer.py", free_port())
+    wait_until(lambda: folder in peer.stderr, what="the name of the folder")
+    assert len(peer.stderr.splitlines()) == 1, peer.stderr
+
+
+def a_folder_as(programs: Programs, kind: str) -> str:
+    """Name a folder where a file is meant; give its path."""
     folder = programs.folder / "folder"
     folder.mkdir()
     setattr(programs, kind, folder)
-    done = programs.run(script, 1 if script == "seedspawner.py" else free_port())
-    assert done.returncode in (1, 2), done
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert str(folder) in done.stderr
+    return str(folder)
 
 
 def test_a_port_as_an_argument_is_listened_on(programs: Programs) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, free_port, wait_until
+from helpers import ROOT, free_ports, wait_until
 from programs import Programs
 
 
@@ -22,7 +22,7 @@ def copied(programs: Programs) -> Programs:
 
 
 def test_a_copied_folder_is_a_network(copied: Programs) -> None:
-    spawner = copied.start("seedspawner.py", 2, "--base-port", free_port())
+    spawner = copied.start("seedspawner.py", 2, "--base-port", free_ports(8))
     wait_until(lambda: len(copied.listed()) == 2, what="two seeds in its own config.txt")
     first, second = copied.peers(2)
     first.say("hello")

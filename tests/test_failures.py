@@ -199,8 +199,9 @@ def test_a_peer_that_leaves_is_not_dead(programs: Programs, how: str) -> None:
     assert seed.wait_for("peer_removed", peer=leaving.address)["peers"] == 3
     let_pass(6)  # longer than it takes to call somebody dead
     for peer in others(peers, leaving):
-        assert peer.all("dead") == []
-        assert peer.all("suspect", neighbour=leaving.address) == []
+        with peer.telling_its_story():
+            assert peer.all("dead") == []
+            assert peer.all("suspect", neighbour=leaving.address) == []
     assert seed.all("dead_report") == []
 
 

@@ -142,7 +142,7 @@ def test_what_nobody_can_provide_any_more_is_reported_as_a_gap(
     embedded: Embedded, programs: Programs
 ) -> None:
     """More is said than anybody retains while one peer hangs; it hears the rest, and of the gap."""
-    count, size = 120, 1_000_000  # 64 MiB are retained
+    count, size = 80, 1_000_000  # 64 MiB are retained
     speaker = embedded.peer()
     other = embedded.peer(join=[str(speaker.address)])
     victim = programs.peer("--join", speaker.address)
@@ -153,9 +153,9 @@ def test_what_nobody_can_provide_any_more_is_reported_as_a_gap(
         lambda: len(speaker.neighbours()) == 1 and len(other.neighbours()) == 1,
         what="a network without the hung peer",
     )
-    for _ in range(count):
-        speaker.broadcast(bytes(size))
-    embedded.wait_to_hear(other, count + 1)
+    for number in range(count):
+        speaker.broadcast(b"\xa5" * size)
+        embedded.wait_to_hear(other, number + 2)
     victim.resume()
     victim.wait_for("message", seq=count + 1, timeout_s=100)
     speaker.broadcast(b"last")

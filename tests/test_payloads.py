@@ -68,12 +68,12 @@ def test_any_payloads_arrive_in_order(pair: Pair, payloads: list[bytes]) -> None
 
 def test_everybody_says_64_kib_messages_at_once(embedded: Embedded) -> None:
     """The case in which peers that write before they read stop each other for good."""
-    count, size = 40, 64 << 10
+    count, filling = 40, b"\xa5" * ((64 << 10) - 4)
     peers = meshed(embedded, 6)
 
     def say(peer: Peer) -> None:
         for number in range(count):
-            peer.broadcast(number.to_bytes(4, "big") * (size // 4))
+            peer.broadcast(number.to_bytes(4, "big") + filling)
 
     threads = [threading.Thread(target=say, args=(peer,), name="saying") for peer in peers]
     for thread in threads:
@@ -87,7 +87,7 @@ def test_everybody_says_64_kib_messages_at_once(embedded: Embedded) -> None:
             said = [entry for entry in heard if entry[0] == str(other.address)]
             numbers = [int.from_bytes(payload[:4], "big") for *_, payload in said]
             assert numbers == ([] if other is peer else list(range(count)))
-            assert all(payload == payload[:4] * (size // 4) for *_, payload in said)
+            assert all(payload[4:] == filling for *_, payload in said)
 
 
 def test_many_threads_may_broadcast_through_one_peer(embedded: Embedded) -> None:
@@ -105,3 +105,15 @@ def test_many_threads_may_broadcast_through_one_peer(embedded: Embedded) -> None
     assert sorted(numbers) == list(range(1, 801))
     heard = embedded.wait_to_hear(listener, 800)
     assert [seq for _, seq, _ in heard] == list(range(1, 801))
+
+
+def test_a_fast_speaker_waits_for_its_neighbour_and_nothing_is_lost(embedded: Embedded) -> None:
+    """More than anybody retains is said as fast as can be, to one healthy neighbour."""
+    count, filling = 100, b"\xa5" * 1_000_000
+    speaker, listener = meshed(embedded, 2)
+    for number in range(count):
+        speaker.broadcast(b"%03d" % number + filling)
+    heard = embedded.wait_to_hear(listener, count, timeout_s=90)
+    assert [(seq, int(payload[:3])) for _, seq, payload in heard] == [
+        (number + 1, number) for number in range(count)
+    ]

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from helpers import free_port, wait_until
+from helpers import free_port, free_ports, wait_until
 from programs import Programs
 from terminals import Terminal
 
@@ -17,7 +17,7 @@ PROMPT = r"[^\n]*\[[^]\n]+\][^\n]*$"  # the line the cursor is in, with a defaul
 def started(programs: Programs, script: str) -> Terminal:
     """The program on a terminal, without the answer it will ask for."""
     quiet = ["--gossip-every", 0] if script == "peer.py" else []
-    spread = ["--base-port", free_port()] if script == "seedspawner.py" else []
+    spread = ["--base-port", free_ports(8)] if script == "seedspawner.py" else []
     return programs.terminal(script, *quiet, *spread)
 
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from helpers import free_port, let_pass, wait_until
+from helpers import free_port, free_ports, let_pass, wait_until
 from programs import Programs
 
 
@@ -14,7 +14,7 @@ def ports_listed(programs: Programs) -> list[int]:
 
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_it_starts_as_many_seeds_as_asked(programs: Programs, count: int) -> None:
-    base = free_port()
+    base = free_ports(8)
     programs.start("seedspawner.py", count, "--base-port", base)
     wait_until(lambda: len(programs.logged("listening")) == count, what=f"{count} seeds")
     wait_until(lambda: len(programs.listed()) == count, what=f"{count} entries in the list")
@@ -26,7 +26,7 @@ def test_it_starts_as_many_seeds_as_asked(programs: Programs, count: int) -> Non
 
 
 def test_peers_find_its_seeds(programs: Programs) -> None:
-    programs.start("seedspawner.py", 3, "--base-port", free_port())
+    programs.start("seedspawner.py", 3, "--base-port", free_ports(8))
     wait_until(lambda: len(programs.listed()) == 3, what="three seeds")
     first, second = programs.peers(2)
     second.say("good morning")
@@ -34,17 +34,17 @@ def test_peers_find_its_seeds(programs: Programs) -> None:
 
 
 def test_it_skips_a_busy_port_and_says_so(programs: Programs) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        base = holder.getsockname()[1]
+    base = free_ports(8)
+    with socket.create_server(("127.0.0.1", base)):
         terminal = programs.terminal("seedspawner.py", 2, "--base-port", base)
         terminal.wait_to_see(rf"\b{base}\b.*(use|busy|skip)|(use|busy|skip).*\b{base}\b")
         wait_until(lambda: len(programs.listed()) == 2, what="two seeds all the same")
         assert base not in ports_listed(programs)
-        assert all(base < port < base + 50 for port in ports_listed(programs))
+        assert ports_listed(programs) == [base + 1, base + 2]
 
 
 def test_it_mentions_no_busy_port_when_none_is(programs: Programs) -> None:
-    base = free_port()
+    base = free_ports(8)
     terminal = programs.terminal("seedspawner.py", 1, "--base-port", base)
     wait_until(lambda: ports_listed(programs) == [base], what="one seed on the base port")
     assert "in use" not in terminal.screen
@@ -53,9 +53,9 @@ def test_it_mentions_no_busy_port_when_none_is(programs: Programs) -> None:
 
 def test_it_starts_peers_as_well(programs: Programs) -> None:
     """Each its own process, and all of them one network."""
-    peer_base = free_port()
+    peer_base = free_ports(8)
     programs.start(
-        *("seedspawner.py", 2, "--base-port", free_port()),
+        *("seedspawner.py", 2, "--base-port", free_ports(8)),
         *("--peers", 3, "--peer-base-port", peer_base),
     )
     wait_until(lambda: len(programs.logged("listening")) == 5, what="two seeds and three peers")
@@ -74,8 +74,8 @@ def test_it_starts_peers_as_well(programs: Programs) -> None:
 def test_the_peers_it_starts_are_full_members(programs: Programs) -> None:
     """They say their periodic messages, and whoever joins by hand hears them."""
     programs.start(
-        *("seedspawner.py", 1, "--base-port", free_port()),
-        *("--peers", 2, "--peer-base-port", free_port()),
+        *("seedspawner.py", 1, "--base-port", free_ports(8)),
+        *("--peers", 2, "--peer-base-port", free_ports(8)),
     )
     wait_until(lambda: len(programs.listed()) == 1, what="the seed")
     listener = programs.peer()
@@ -86,7 +86,7 @@ def test_the_peers_it_starts_are_full_members(programs: Programs) -> None:
 
 
 def test_no_peers_unless_asked(programs: Programs) -> None:
-    programs.start("seedspawner.py", 2, "--base-port", free_port())
+    programs.start("seedspawner.py", 2, "--base-port", free_ports(8))
     wait_until(lambda: len(programs.listed()) == 2, what="two seeds")
     let_pass(1)
     assert programs.logged("peer_registered") == []
@@ -95,7 +95,7 @@ def test_no_peers_unless_asked(programs: Programs) -> None:
 def test_it_empties_the_list_of_old_entries_and_keeps_comments(programs: Programs) -> None:
     old = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     programs.config.write_text(f"# ours\n\n{old[0]}\n# more\n{old[1]}\n")
-    base = free_port()
+    base = free_ports(8)
     programs.start("seedspawner.py", 1, "--base-port", base)
     wait_until(lambda: ports_listed(programs) == [base], what="only the new seed in the list")
     lines = programs.config.read_text().splitlines()
@@ -104,7 +104,7 @@ def test_it_empties_the_list_of_old_entries_and_keeps_comments(programs: Program
 
 def test_it_starts_the_log_anew(programs: Programs) -> None:
     programs.log.write_text("2026-01-01 00:00:00.000 127.0.0.1:1 listening address=127.0.0.1:1\n")
-    programs.start("seedspawner.py", 1, "--base-port", free_port())
+    programs.start("seedspawner.py", 1, "--base-port", free_ports(8))
     wait_until(lambda: len(programs.listed()) == 1, what="the seed")
     wait_until(
         lambda: len(programs.logged("listening")) == 1 and "2026-01-01 " not in log(programs),
@@ -137,8 +137,8 @@ def test_a_refused_command_leaves_the_files_alone(programs: Programs) -> None:
 
 def test_the_other_seeds_go_on_when_a_peer_it_started_is_killed(programs: Programs) -> None:
     programs.start(
-        *("seedspawner.py", 2, "--base-port", free_port()),
-        *("--peers", 3, "--peer-base-port", free_port()),
+        *("seedspawner.py", 2, "--base-port", free_ports(8)),
+        *("--peers", 3, "--peer-base-port", free_ports(8)),
     )
     wait_until(lambda: len(programs.logged("neighbour_up")) >= 4, what="a network of three")
     peer_pids = [pid for pid, command in programs.left_behind().items() if "peer.py" in command]

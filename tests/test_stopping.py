@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from helpers import PATIENCE_S, STOP_LIMIT_S, free_port, let_pass, wait_until
+from helpers import PATIENCE_S, STOP_LIMIT_S, free_port, free_ports, let_pass, wait_until
 from programs import Program, Programs
 
 HOWS = ["press_ctrl_c", "terminate"]
@@ -53,7 +53,7 @@ def test_a_peer_stops_whose_seed_and_neighbour_hang(programs: Programs, how: str
     seed, [peer, neighbour] = programs.network(2)
     seed.pause()
     neighbour.pause()
-    peer.say(*("x" * 100_000 for _ in range(100)))  # so that its writing thread is stuck as well
+    peer.say_in_background(*("x" * 100_000 for _ in range(300)))  # now its writer is stuck as well
     let_pass(0.5)
     stop_in_time(programs, peer, how)
 
@@ -97,8 +97,8 @@ def test_a_whole_network_stops_at_once(programs: Programs, how: str) -> None:
 @pytest.mark.parametrize("how", HOWS)
 def test_the_seedspawner_stops_with_all_it_started(programs: Programs, how: str) -> None:
     spawner = programs.start(
-        *("seedspawner.py", 3, "--base-port", free_port()),
-        *("--peers", 3, "--peer-base-port", free_port()),
+        *("seedspawner.py", 3, "--base-port", free_ports(8)),
+        *("--peers", 3, "--peer-base-port", free_ports(8)),
     )
     wait_until(lambda: len(programs.logged("listening")) == 6, what="three seeds and three peers")
     wait_until(lambda: len(programs.logged("neighbour_up")) >= 2, what="a network")
@@ -139,8 +139,8 @@ def test_ctrl_c_on_a_terminal_stops_a_program(programs: Programs, script: str) -
 
 def test_ctrl_c_on_a_terminal_stops_the_seedspawner_and_its_children(programs: Programs) -> None:
     terminal = programs.terminal(
-        *("seedspawner.py", 2, "--base-port", free_port()),
-        *("--peers", 2, "--peer-base-port", free_port()),
+        *("seedspawner.py", 2, "--base-port", free_ports(8)),
+        *("--peers", 2, "--peer-base-port", free_ports(8)),
     )
     wait_until(lambda: len(programs.logged("listening")) == 4, what="two seeds and two peers")
     terminal.press_ctrl_c()
@@ -165,7 +165,7 @@ def test_an_early_ctrl_c_leaves_no_traceback(programs: Programs, script: str) ->
     programs.config.write_text("")
     for _ in range(3):
         number = 1 if script == "seedspawner.py" else free_port()
-        spread = ["--base-port", free_port()] if script == "seedspawner.py" else []
+        spread = ["--base-port", free_ports(8)] if script == "seedspawner.py" else []
         program = programs.start(script, number, *spread)
         wait_until(programs.log.exists, what="the first it does to a file")
         program.press_ctrl_c()

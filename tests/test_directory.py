@@ -1,0 +1,122 @@
+"""A seed's list: who is on it, for how long, and whose word takes a peer off."""
+
+import random
+
+import pytest
+
+from directory import Directory
+from pure import address
+from settings import Tunables
+
+LIMITS = Tunables(lease_s=90.0, renew_interval_s=30.0, max_listed_peers=1000)
+PEER, OTHER = address(1), address(2)
+
+
+@pytest.fixture
+def directory() -> Directory:
+    return Directory(LIMITS, random.Random(1))
+
+
+def test_a_registered_peer_is_listed_and_nobody_else(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    assert directory.listed() == [PEER]
+    assert len(directory) == 1
+    assert PEER in directory
+    assert OTHER not in directory
+
+
+def test_a_peer_is_news_once_in_each_of_its_lives(directory: Directory) -> None:
+    assert directory.register(PEER, 1, now_s=0)
+    assert not directory.register(PEER, 1, now_s=30)
+    assert directory.register(PEER, 2, now_s=40)
+    assert not directory.register(PEER, 2, now_s=70)
+    assert len(directory) == 1
+
+
+def test_a_lease_lapses_when_it_is_not_renewed(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    directory.register(OTHER, 1, now_s=0)
+    directory.register(OTHER, 1, now_s=30)
+    assert directory.lapsed(now_s=89.9) == []
+    assert directory.lapsed(now_s=90) == [PEER]
+    assert directory.lapsed(now_s=119.9) == [PEER]
+    assert sorted(directory.lapsed(now_s=120)) == [PEER, OTHER]
+
+
+def test_a_lapsed_lease_alone_removes_nobody(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    directory.lapsed(now_s=1000)
+    assert directory.listed() == [PEER]
+
+
+def test_a_peer_that_answered_has_a_whole_lease_again(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    directory.extend(PEER, 1, now_s=95)
+    assert directory.lapsed(now_s=184.9) == []
+    assert directory.lapsed(now_s=185) == [PEER]
+
+
+def test_an_answer_does_not_list_who_was_not_listed(directory: Directory) -> None:
+    directory.extend(PEER, 1, now_s=0)
+    assert directory.listed() == []
+
+
+def test_an_answer_of_one_life_is_no_lease_for_another(directory: Directory) -> None:
+    directory.register(PEER, 2, now_s=0)
+    directory.extend(PEER, 1, now_s=50)
+    assert directory.lapsed(now_s=90) == [PEER]
+
+
+def test_a_removed_peer_is_off_the_list_until_it_registers_again(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    assert directory.remove(PEER, 1)
+    assert not directory.remove(PEER, 1)
+    assert directory.listed() == []
+    assert directory.lapsed(now_s=1000) == []
+    assert directory.register(PEER, 1, now_s=10)
+    assert directory.listed() == [PEER]
+
+
+def test_a_verdict_about_one_life_does_not_remove_another(directory: Directory) -> None:
+    """The peer was tried, found dead, and has registered again before it is removed."""
+    directory.register(PEER, 1, now_s=0)
+    accused = directory.boot_of(PEER)
+    assert accused == 1
+    directory.register(PEER, 2, now_s=1)
+    assert not directory.remove(PEER, accused)
+    assert directory.listed() == [PEER]
+    assert directory.boot_of(PEER) == 2
+
+
+def test_a_life_is_known_only_of_who_is_listed(directory: Directory) -> None:
+    assert directory.boot_of(PEER) is None
+    directory.register(PEER, 7, now_s=0)
+    assert directory.boot_of(PEER) == 7
+    directory.remove(PEER, 7)
+    assert directory.boot_of(PEER) is None
+
+
+def test_who_asks_is_not_told_of_itself(directory: Directory) -> None:
+    for peer in (PEER, OTHER):
+        directory.register(peer, 1, now_s=0)
+    assert directory.listed(but=PEER) == [OTHER]
+    assert sorted(directory.listed(but=address(3))) == [PEER, OTHER]
+
+
+def test_all_are_listed_up_to_a_thousand(directory: Directory) -> None:
+    peers = [address(number) for number in range(1000)]
+    for peer in peers:
+        directory.register(peer, 1, now_s=0)
+    assert sorted(directory.listed()) == peers
+    assert directory.listed() != peers, "in random order"
+
+
+def test_of_more_than_a_thousand_a_random_thousand_is_listed(directory: Directory) -> None:
+    for number in range(3000):
+        directory.register(address(number), 1, now_s=0)
+    first, second = directory.listed(), directory.listed()
+    assert len(first) == len(set(first)) == 1000
+    assert set(first) != set(second)
+    assert len(directory) == 3000
+    everybody = set().union(*(directory.listed() for _ in range(30)))
+    assert len(everybody) > 2990, "nobody is left out for good"

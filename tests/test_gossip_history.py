@@ -1,0 +1,288 @@
+"""What is retained for others, our own stream, and whether two peers have the same."""
+
+import pytest
+
+from gossip import Gossip
+from gossips import (
+    GAP_PATIENCE_S,
+    MANY_BYTES,
+    ME,
+    A,
+    B,
+    C,
+    S,
+    T,
+    announce,
+    asked,
+    delivered,
+    gossip_of,
+    meet,
+    numbers,
+    sent,
+    told,
+)
+from messages import (
+    Holding,
+    Want,
+    Wanted,
+)
+from pure import BOOT_MS, key, name, run
+from streams import RUN_OVERHEAD_BYTES
+from wire import Run
+
+
+@pytest.fixture
+def gossip() -> Gossip:
+    return gossip_of()
+
+
+# ---- the history ---------------------------------------------------------------------------------
+
+
+def test_the_history_is_bounded_in_bytes() -> None:
+    gossip = gossip_of(history_bytes=100_000)
+    for number in range(1, 1000):
+        gossip.hear(A, run(S, number, number, payload=bytes(1000)), now_s=number)
+        assert gossip.history_size <= 100_000
+        assert gossip.history_size == sum(stream.size for stream in gossip.streams.values())
+    assert gossip.history_size > 80_000, "the bound is used"
+    assert gossip.streams[S].upto == 999
+
+
+def test_the_history_counts_what_small_runs_cost_beside_their_bytes(gossip: Gossip) -> None:
+    gossip.hear(A, run(S, 1, 1), now_s=0)
+    assert gossip.history_size == len(run(S, 1, 1).data) + RUN_OVERHEAD_BYTES
+
+
+def test_a_loud_stream_does_not_push_out_a_quiet_one() -> None:
+    gossip = gossip_of(history_bytes=100_000)
+    gossip.hear(A, run(T, 1, 3), now_s=0)
+    for number in range(1, 1000):
+        gossip.hear(A, run(S, number, number, payload=bytes(1000)), now_s=number)
+    assert gossip.streams[T].first == 1
+    assert gossip.streams[S].first > 900
+    gossip.neighbour_wants(B, Want((Wanted(T, 0), Wanted(S, 0))))
+    assert [number for stream, number in sent(gossip, B) if stream == T] == [1, 2, 3]
+
+
+def test_a_stream_is_bounded_in_messages() -> None:
+    gossip = gossip_of(stream_messages=10)
+    for number in range(1, 100):
+        gossip.hear(A, run(S, number, number), now_s=0)
+        assert number - gossip.streams[S].first < 10
+    assert gossip.streams[S].first == 90
+    assert numbers(gossip) == list(range(1, 100))
+
+
+def test_who_fell_behind_the_history_is_told_where_it_begins() -> None:
+    gossip = gossip_of(stream_messages=10)
+    gossip.hear(A, run(S, 1, 1), now_s=0)
+    assert sent(gossip, B) == [(S, 1)]
+    for number in range(2, 100):
+        gossip.hear(A, run(S, number, number), now_s=0)
+    assert gossip.take(B, MANY_BYTES) == told(Holding(S, 90, 99))
+    gossip.neighbour_wants(B, Want((Wanted(S, 89),)))
+    assert sent(gossip, B) == [(S, number) for number in range(90, 100)]
+
+
+def test_there_are_never_more_streams_than_the_bound() -> None:
+    gossip = gossip_of(max_streams=32)
+    for number in range(100, 400):
+        gossip.hear(A, run(key(number), 1, 1), now_s=number)
+        assert len(gossip.streams) <= 32
+    assert ME.key in gossip.streams, "its own is never forgotten"
+    assert key(399) in gossip.streams
+    assert len(delivered(gossip)) == 300
+
+
+def quiet_then_forgotten() -> Gossip:
+    """It heard three messages of S, and then so many other streams that it holds S no more."""
+    gossip = gossip_of(max_streams=32)
+    gossip.hear(A, run(S, 1, 3), now_s=0)
+    for number in range(100, 140):
+        gossip.hear(A, run(key(number), 1, 1), now_s=number)
+    assert S not in gossip.streams
+    delivered(gossip)
+    return gossip
+
+
+def test_a_forgotten_stream_is_not_delivered_twice() -> None:
+    gossip = quiet_then_forgotten()
+    announce(gossip, A, S, 1, 3)
+    assert asked(gossip) == []
+    assert gossip.hear(A, run(S, 1, 3), now_s=200) == 0
+    assert delivered(gossip) == []
+
+
+def test_a_forgotten_stream_goes_on_where_it_was() -> None:
+    gossip = quiet_then_forgotten()
+    announce(gossip, A, S, 1, 5)
+    assert asked(gossip) == [(A, S, 3)]
+    gossip.hear(A, run(S, 1, 5), now_s=200)
+    assert delivered(gossip) == [(S, 4), (S, 5)]
+
+
+def test_who_asks_for_a_forgotten_stream_is_told_that_it_cannot_be_had() -> None:
+    gossip = quiet_then_forgotten()
+    assert gossip.neighbour_wants(B, Want((Wanted(S, 0),))) == told(Holding(S, 4, 3))
+
+
+def test_a_forgotten_stream_is_owed_and_asked_for_no_more() -> None:
+    gossip = gossip_of(max_streams=32)
+    announce(gossip, A, S, 1, 5)
+    gossip.hear(A, run(T, 1, 1), now_s=0)
+    for number in range(100, 140):
+        gossip.hear(A, run(key(number), 1, 1), now_s=number)
+    asked(gossip)
+    gossip.tick(now_s=500)
+    assert asked(gossip) == []
+    assert (T, 1) not in sent(gossip, B)
+
+
+# ---- our own stream ------------------------------------------------------------------------------
+
+
+def test_our_own_messages_are_numbered_from_1_and_not_delivered_to_us(gossip: Gossip) -> None:
+    assert [gossip.broadcast(b"x", now_s=0) for _ in range(3)] == [1, 2, 3]
+    assert delivered(gossip) == []
+
+
+def test_nobody_speaks_for_us(gossip: Gossip) -> None:
+    gossip.broadcast(b"mine", now_s=0)
+    assert gossip.hear(A, run(ME.key, 2, 9), now_s=0) == 0
+    announce(gossip, A, ME.key, 1, 9)
+    gossip.tick(now_s=100)
+    assert delivered(gossip) == []
+    assert asked(gossip) == []
+    assert gossip.own.upto == 1
+    assert sent(gossip, B) == [(ME.key, 1)]
+
+
+def test_what_we_said_in_an_earlier_life_is_a_stream_like_any_other(gossip: Gossip) -> None:
+    earlier = key(0, BOOT_MS - 1)
+    announce(gossip, A, earlier, 1, 2)
+    assert asked(gossip) == [(A, earlier, 0)]
+    gossip.hear(A, run(earlier, 1, 2), now_s=0)
+    assert delivered(gossip) == [(earlier, 1), (earlier, 2)]
+
+
+def test_a_neighbour_has_all_of_ours_once_it_has_shown_so(gossip: Gossip) -> None:
+    assert gossip.has_all_of_ours(A)
+    gossip.broadcast(b"one", now_s=0)
+    sent(gossip, A)
+    assert not gossip.has_all_of_ours(A), "it was sent, and may be lost with the link"
+    gossip.neighbour_heard_us(A, 1)
+    assert gossip.has_all_of_ours(A)
+    assert not gossip.has_all_of_ours(B)
+    gossip.broadcast(b"two", now_s=0)
+    gossip.neighbour_heard_us(A, 1)
+    assert not gossip.has_all_of_ours(A)
+
+
+def test_how_far_we_have_a_peers_own_stream(gossip: Gossip) -> None:
+    gossip.hear(B, run(key(1), 1, 4), now_s=0)
+    assert gossip.heard_from(name(1)) == 4
+    assert gossip.heard_from(name(1, BOOT_MS + 1)) == 0
+    assert gossip.heard_from(name(2)) == 0
+
+
+def test_who_says_much_more_than_anybody_takes_is_far_ahead() -> None:
+    gossip = gossip_of(broadcast_lag_bytes=10_000)
+    while not gossip.is_far_ahead:
+        gossip.broadcast(bytes(1000), now_s=0)
+    assert 8 <= gossip.own.upto <= 11
+    gossip.take(A, MANY_BYTES)
+    assert gossip.is_far_ahead, "it was sent, and nobody has shown that it came"
+    gossip.neighbour_heard_us(A, gossip.own.upto)
+    assert not gossip.is_far_ahead, "one that keeps up is enough"
+
+
+def test_who_says_many_small_things_that_nobody_takes_is_far_ahead() -> None:
+    gossip = gossip_of(stream_messages=100)
+    for _ in range(50):
+        assert not gossip.is_far_ahead
+        gossip.broadcast(b"", now_s=0)
+    gossip.broadcast(b"", now_s=0)
+    assert gossip.is_far_ahead
+    gossip.neighbour_heard_us(A, 1)
+    assert not gossip.is_far_ahead
+
+
+def test_who_said_much_is_to_ask_what_was_heard_now_and_then() -> None:
+    gossip = gossip_of(broadcast_lag_bytes=10_000)
+    asked_at = []
+    for _ in range(20):
+        gossip.broadcast(bytes(1000), now_s=0)
+        if gossip.wants_confirmation():
+            asked_at.append(gossip.own.upto)
+            gossip.neighbour_heard_us(A, gossip.own.upto)
+        assert not gossip.is_far_ahead
+    assert 3 <= len(asked_at) <= 10
+
+
+def test_what_others_say_puts_nobody_far_ahead() -> None:
+    gossip = gossip_of(broadcast_lag_bytes=10_000)
+    gossip.hear(A, run(S, 1, 100, payload=bytes(1000)), now_s=0)
+    assert not gossip.is_far_ahead
+
+
+def test_what_left_the_history_unheard_does_not_count_as_lag() -> None:
+    gossip = gossip_of(neighbours=[], history_bytes=20_000, broadcast_lag_bytes=1 << 20)
+    for _ in range(100):
+        gossip.broadcast(bytes(1000), now_s=0)
+    meet(gossip, A)
+    gossip.neighbour_heard_us(A, gossip.own.upto - 4)
+    for _ in range(4):
+        assert not gossip.is_far_ahead
+        gossip.broadcast(b"", now_s=0)
+
+
+def test_nobody_is_behind_who_is_not_there() -> None:
+    gossip = gossip_of(neighbours=[], broadcast_lag_bytes=10_000)
+    for _ in range(20):
+        gossip.broadcast(bytes(1000), now_s=0)
+    assert not gossip.is_far_ahead
+
+
+def test_who_said_much_alone_may_go_on_once_a_newcomer_has_heard_it() -> None:
+    gossip = gossip_of(neighbours=[], broadcast_lag_bytes=10_000)
+    for _ in range(20):
+        gossip.broadcast(bytes(1000), now_s=0)
+    meet(gossip, A)
+    gossip.neighbour_heard_us(A, gossip.own.upto)
+    assert not gossip.is_far_ahead
+
+
+# ---- digests -------------------------------------------------------------------------------------
+
+
+def test_peers_that_have_the_same_have_the_same_digest() -> None:
+    one, other = gossip_of(name(1)), gossip_of(name(2))
+    assert one.digest == other.digest
+    one.hear(B, run(S, 1, 3), now_s=0)
+    one.hear(C, run(T, 1, 1), now_s=0)
+    other.hear(C, run(T, 1, 1), now_s=5)
+    for number in range(1, 4):
+        other.hear(B, run(S, number, number), now_s=6)
+    assert one.digest == other.digest
+
+
+@pytest.mark.parametrize("more", [run(S, 3, 3), run(T, 1, 2), run(key(21, BOOT_MS + 1), 1, 2)])
+def test_peers_that_differ_have_different_digests(more: Run) -> None:
+    one, other = gossip_of(name(1)), gossip_of(name(2))
+    for gossip in (one, other):
+        gossip.hear(B, run(S, 1, 2), now_s=0)
+    before = one.digest
+    one.hear(B, more, now_s=0)
+    assert one.digest != before
+    assert other.digest == before
+
+
+def test_what_we_say_and_what_is_lost_count_for_the_digest_too(gossip: Gossip) -> None:
+    digests = [gossip.digest]
+    gossip.broadcast(b"x", now_s=0)
+    digests.append(gossip.digest)
+    announce(gossip, A, S, 6, 5)
+    gossip.tick(now_s=GAP_PATIENCE_S)
+    digests.append(gossip.digest)
+    assert len(set(digests)) == 3

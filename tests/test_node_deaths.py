@@ -1,0 +1,162 @@
+"""Who is taken for dead, by whose word, and who is not."""
+
+import pytest
+
+from actions import Close, Report, Try
+from liveness import Tried
+from messages import (
+    Bye,
+    LivenessReply,
+    LivenessRequest,
+    Opinion,
+    OpinionRequest,
+)
+from nodes import ME, details, events, neighbours, node_of, of, receive, said, silent
+from pure import address, addresses, key, run
+
+# ---- who lives -----------------------------------------------------------------------------------
+
+
+def test_a_liveness_request_is_answered_with_its_number_and_what_we_have() -> None:
+    node = node_of(1, 2)
+    receive(node, 2, run(key(1), 1, 3))
+    receive(node, 1, LivenessRequest(7))
+    [reply] = said(node, 1, LivenessReply)
+    assert reply == LivenessReply(7, node.gossip.digest, links=2, heard=3)
+
+
+def test_a_silent_neighbour_is_asked_three_times_and_then_suspect() -> None:
+    node = node_of(1, 2, 3, 4, 5, 6)
+    actions = silent(node, 1)
+    assert [request.number for request in said(node, 1, LivenessRequest)] == [1, 2, 3]
+    assert events(actions) == ["liveness_test"] * 3 + ["suspect"]
+    assert details(actions, "suspect")["reason"] == "no reply to 3 liveness requests"
+    assert of(Try, actions) == [Try(address(1))]
+
+
+def test_up_to_three_neighbours_are_asked_for_their_opinion_on_a_suspect() -> None:
+    node = node_of(1, 2, 3, 4, 5, 6)
+    silent(node, 1)
+    asked = [number for number in range(2, 7) if said(node, number, OpinionRequest)]
+    assert len(asked) == 3
+    assert said(node, 1, OpinionRequest) == []
+
+
+def test_a_suspect_that_nobody_reaches_is_dead() -> None:
+    node = node_of(1, 2, 3)
+    silent(node, 1)
+    assert node.tried(address(1), Tried.SILENT, now_s=5) == []
+    assert receive(node, 2, Opinion(address(1), is_alive=False), now_s=5) == []
+    actions = receive(node, 3, Opinion(address(1), is_alive=False), now_s=5)
+    reason = "no reply to 3 liveness requests"
+    assert of(Close, actions) == [Close(address(1), Bye(reason, is_leaving=False))]
+    assert of(Report, actions) == [Report(address(1))]
+    assert details(actions, "dead") == {"neighbour": str(address(1)), "reason": reason}
+    assert neighbours(node) == addresses(2, 3)
+
+
+def test_a_suspect_that_one_neighbour_reaches_keeps_its_link() -> None:
+    node = node_of(1, 2, 3)
+    silent(node, 1)
+    assert receive(node, 2, Opinion(address(1), is_alive=True), now_s=5) == []
+    assert node.tried(address(1), Tried.SILENT, now_s=5) == []
+    assert neighbours(node) == addresses(1, 2, 3)
+
+
+def test_a_suspect_that_speaks_keeps_its_link() -> None:
+    node = node_of(1, 2, 3)
+    silent(node, 1)
+    receive(node, 1, LivenessRequest(1), now_s=4.2)
+    assert node.tried(address(1), Tried.SILENT, now_s=5) == []
+    assert "dead" not in events(node.tick(now_s=6))
+    assert neighbours(node) == addresses(1, 2, 3)
+
+
+def test_a_suspect_is_not_waited_for_when_witnesses_stay_silent() -> None:
+    node = node_of(1, 2, 3)
+    silent(node, 1)
+    node.tried(address(1), Tried.SILENT, now_s=5.0)
+    assert of(Report, node.tick(now_s=5.0)) == []
+    assert of(Report, node.tick(now_s=5.5)) == [Report(address(1))]
+
+
+def test_a_link_that_twice_stays_silent_while_others_reach_its_peer_is_closed() -> None:
+    node = node_of(1, 2, 3)
+    silent(node, 1)
+    assert node.tried(address(1), Tried.ECHOED, now_s=4.5) == []
+    silent(node, 1, from_s=4.5)
+    actions = node.tried(address(1), Tried.ECHOED, now_s=9)
+    assert [close.neighbour for close in of(Close, actions)] == addresses(1)
+    assert of(Report, actions) == []
+    assert "dead" not in events(actions)
+
+
+def test_when_half_the_neighbours_are_silent_links_end_and_nobody_is_accused() -> None:
+    node = node_of(1, 2)
+    for step in range(90):
+        for number in (1, 2):
+            node.test_liveness(address(number), step / 20)
+    actions = node.tried(address(1), Tried.SILENT, now_s=4.5)
+    assert [close.neighbour for close in of(Close, actions)] == addresses(1)
+    assert of(Report, actions) == []
+    assert "dead" not in events(actions)
+    assert "half" in details(actions, "neighbour_down")["reason"]
+
+
+def test_a_peer_that_was_asleep_accuses_nobody() -> None:
+    node = node_of(1, 2, 3)
+    silent(node, 1)
+    node.tick(now_s=9.0)
+    assert node.tried(address(1), Tried.SILENT, now_s=9.1) == []
+    assert [events(node.tick(now_s=9.0 + tenth / 10)) for tenth in range(20)] == [[]] * 20
+    assert neighbours(node) == addresses(1, 2, 3)
+
+
+# ---- opinions for others -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", Tried)
+def test_who_is_asked_for_an_opinion_tries_and_tells(outcome: Tried) -> None:
+    node = node_of(1, 2)
+    assert receive(node, 1, OpinionRequest(address(9))) == [Try(address(9))]
+    assert said(node, 1, Opinion) == []
+    assert node.tried(address(9), outcome, now_s=1) == []
+    assert said(node, 1, Opinion) == [Opinion(address(9), is_alive=outcome is Tried.ECHOED)]
+    assert said(node, 2, Opinion) == []
+
+
+def test_many_that_ask_about_one_peer_share_an_attempt() -> None:
+    node = node_of(1, 2)
+    assert receive(node, 1, OpinionRequest(address(9))) == [Try(address(9))]
+    assert receive(node, 2, OpinionRequest(address(9))) == []
+    node.tried(address(9), Tried.ECHOED, now_s=1)
+    for number in (1, 2):
+        assert said(node, number, Opinion) == [Opinion(address(9), is_alive=True)]
+
+
+def test_who_is_asked_about_itself_lives() -> None:
+    node = node_of(1)
+    assert receive(node, 1, OpinionRequest(address(ME))) == []
+    assert said(node, 1, Opinion) == [Opinion(address(ME), is_alive=True)]
+
+
+def test_an_opinion_is_not_told_to_who_has_gone() -> None:
+    node = node_of(1, 2)
+    receive(node, 1, OpinionRequest(address(9)))
+    receive(node, 1, Bye("bye", is_leaving=True))
+    assert node.tried(address(9), Tried.ECHOED, now_s=1) == []
+
+
+def test_attempts_for_others_are_bounded() -> None:
+    node = node_of(1)
+    requests = [OpinionRequest(address(number)) for number in range(100, 200)]
+    tries = of(Try, receive(node, 1, *requests))
+    assert 0 < len(tries) <= 16
+    node.tried(tries[0].accused, Tried.SILENT, now_s=1)
+    assert of(Try, receive(node, 1, OpinionRequest(address(300)))) == [Try(address(300))]
+
+
+def test_an_opinion_about_another_closes_no_case_here() -> None:
+    node = node_of(1, 2, 3)
+    assert receive(node, 1, Opinion(address(2), is_alive=False)) == []
+    assert neighbours(node) == addresses(1, 2, 3)

@@ -1,0 +1,308 @@
+"""Whom to hold: who may become a neighbour, and whom to dial next."""
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from messages import Address
+from nodes import LIMITS, ME, link, overlay_of
+from overlay import Dialled, Direction, Neighbour, Overlay
+from pure import address, addresses
+from settings import Tunables
+
+
+@pytest.fixture
+def overlay() -> Overlay:
+    return overlay_of()
+
+
+# ---- whom to dial --------------------------------------------------------------------------------
+
+
+def test_as_many_are_dialled_as_links_are_wanted(overlay: Overlay) -> None:
+    overlay.learn(addresses(*range(1, 40)))
+    chosen = overlay.dials(now_s=0)
+    assert len(set(chosen)) == LIMITS.out_links
+    assert overlay.dials(now_s=0) == [], "those count until they fail or succeed"
+
+
+def test_who_is_chosen_is_random() -> None:
+    chosen = set()
+    for seed in range(20):
+        overlay = overlay_of(seed=seed)
+        overlay.learn(addresses(*range(1, 40)))
+        chosen.add(tuple(overlay.dials(now_s=0)))
+    assert len(chosen) > 15
+
+
+def test_links_that_others_dialled_do_not_count_as_ours(overlay: Overlay) -> None:
+    for number in range(1, 5):
+        link(overlay, number, Direction.IN)
+    overlay.learn(addresses(*range(10, 40)))
+    assert len(overlay.dials(now_s=0)) == LIMITS.out_links
+
+
+def test_only_what_is_missing_is_dialled(overlay: Overlay) -> None:
+    for number in range(1, 4):
+        link(overlay, number, Direction.OUT)
+    overlay.learn(addresses(*range(10, 40)))
+    assert len(overlay.dials(now_s=0)) == 1
+
+
+def test_nobody_is_dialled_when_all_links_are_taken(overlay: Overlay) -> None:
+    for number in range(1, 1 + LIMITS.max_links):
+        link(overlay, number, Direction.IN)
+    overlay.learn(addresses(*range(20, 40)))
+    assert overlay.dials(now_s=0) == []
+    overlay.unlinked(address(1))
+    assert len(overlay.dials(now_s=0)) == 1
+
+
+def test_neither_neighbours_nor_those_being_dialled_are_dialled(overlay: Overlay) -> None:
+    overlay.learn(addresses(1, 2, 3))
+    link(overlay, 1)
+    assert sorted(overlay.dials(now_s=0)) == addresses(2, 3)
+    assert overlay.dials(now_s=0) == []
+    overlay.failed(address(2), Dialled.SILENT, now_s=0)
+    assert overlay.dials(now_s=100) == addresses(2)
+
+
+def test_who_is_alone_dials_many_at_once_only_after_all_have_failed(overlay: Overlay) -> None:
+    everybody = addresses(*range(1, 31))
+    overlay.learn(everybody)
+    tried: list[Address] = []
+    while len(tried) < 30:
+        chosen = overlay.dials(now_s=0)
+        assert 0 < len(chosen) <= LIMITS.parallel_dials
+        for peer in chosen:
+            overlay.failed(peer, Dialled.SILENT, now_s=0)
+        tried += chosen
+    assert sorted(tried) == everybody
+    assert len(overlay.dials(now_s=100)) == LIMITS.parallel_dials_alone
+
+
+def test_with_a_neighbour_few_are_dialled_at_once(overlay: Overlay) -> None:
+    overlay.learn(addresses(*range(1, 31)))
+    for number in range(1, 31):
+        overlay.failed(address(number), Dialled.SILENT, now_s=0)
+    link(overlay, 40, Direction.IN)
+    assert len(overlay.dials(now_s=100)) == LIMITS.parallel_dials
+
+
+# ---- who may become a neighbour ------------------------------------------------------------------
+
+
+def fill(overlay: Overlay) -> None:
+    """Eight inbound links, of which number 7 has most links itself, and four of our own."""
+    for number in range(LIMITS.max_links):
+        direction = Direction.IN if number < 8 else Direction.OUT
+        link(overlay, number, direction, links=5 + number)
+
+
+def test_anybody_may_come_while_there_is_room(overlay: Overlay) -> None:
+    assert overlay.refusal(address(99), boot_ms=1, needs_link=False) == ""
+
+
+def test_a_full_peer_refuses_who_has_links_and_lets_in_who_has_none(overlay: Overlay) -> None:
+    fill(overlay)
+    assert "links are taken" in overlay.refusal(address(99), boot_ms=1, needs_link=False)
+    assert overlay.refusal(address(99), boot_ms=1, needs_link=True) == ""
+
+
+def test_a_full_peer_lets_a_neighbour_make_its_link_anew(overlay: Overlay) -> None:
+    fill(overlay)
+    assert overlay.refusal(address(0), boot_ms=1, needs_link=False) == ""
+
+
+def test_the_link_to_give_up_is_to_the_inbound_neighbour_with_most_links(overlay: Overlay) -> None:
+    fill(overlay)
+    assert overlay.least_needed() == address(7)
+
+
+def test_a_link_of_our_own_is_given_up_only_when_there_is_no_other(overlay: Overlay) -> None:
+    for number in range(LIMITS.max_links):
+        link(overlay, number, Direction.OUT, links=number)
+    assert overlay.least_needed() == address(LIMITS.max_links - 1)
+
+
+def test_nobody_is_its_own_neighbour(overlay: Overlay) -> None:
+    overlay.is_me(address(1))
+    for name in (address(ME), address(1)):
+        assert "itself" in overlay.refusal(name, boot_ms=1, needs_link=True)
+        assert "itself" in overlay.conflict(name, 1, Direction.OUT)
+
+
+def test_an_earlier_life_cannot_replace_a_later_one(overlay: Overlay) -> None:
+    for direction in Direction:
+        link(overlay, 1, boot_ms=5)
+        assert "later life" in overlay.conflict(address(1), 4, direction)
+
+
+def test_a_later_life_replaces_an_earlier_one(overlay: Overlay) -> None:
+    for held in Direction:
+        for new in Direction:
+            link(overlay, 1, held, boot_ms=5)
+            assert overlay.conflict(address(1), 6, new) == ""
+
+
+def test_a_second_link_by_the_same_side_replaces_the_first(overlay: Overlay) -> None:
+    for direction in Direction:
+        link(overlay, 1, direction)
+        assert overlay.conflict(address(1), 1, direction) == ""
+
+
+@pytest.mark.parametrize(("other", "winner"), [(1, Direction.IN), (99, Direction.OUT)])
+def test_of_two_links_the_one_that_the_lower_address_dialled_stays(
+    overlay: Overlay, other: int, winner: Direction
+) -> None:
+    loser = next(direction for direction in Direction if direction is not winner)
+    link(overlay, other, winner)
+    assert "both dialled" in overlay.conflict(address(other), 1, loser)
+    link(overlay, other, loser)
+    assert overlay.conflict(address(other), 1, winner) == ""
+
+
+@pytest.mark.parametrize(("other", "is_refused"), [(1, False), (99, True)])
+def test_a_dial_under_way_counts_as_a_link(overlay: Overlay, other: int, is_refused: bool) -> None:
+    overlay.learn(addresses(other))
+    overlay.dials(now_s=0)
+    assert bool(overlay.refusal(address(other), 1, needs_link=True)) is is_refused
+    assert overlay.conflict(address(other), 1, Direction.OUT) == "", "the dial itself succeeds"
+
+
+# ---- feelers, spare links, exchanges -------------------------------------------------------------
+
+
+def test_about_every_thirty_seconds_a_stranger_is_tried(overlay: Overlay) -> None:
+    link(overlay, 1)
+    overlay.learn(addresses(2, 3))
+    tried_s = []
+    for tenth in range(10_000):
+        if (stranger := overlay.feeler(tenth / 10)) is not None:
+            tried_s.append(tenth / 10)
+            assert stranger in addresses(2, 3)
+            assert stranger in overlay.dialling
+            overlay.reached(stranger)
+    assert tried_s[0] <= LIMITS.feeler_interval_s
+    for one_s, next_s in pairwise(tried_s):
+        assert 0.74 * LIMITS.feeler_interval_s <= next_s - one_s <= 1.26 * LIMITS.feeler_interval_s
+
+
+def test_a_peer_without_neighbours_sends_no_feeler(overlay: Overlay) -> None:
+    overlay.learn(addresses(2))
+    assert overlay.feeler(now_s=100) is None
+    assert overlay.dialling == set()
+
+
+def test_a_feeler_goes_neither_to_a_neighbour_nor_to_who_failed_just_now(overlay: Overlay) -> None:
+    link(overlay, 1)
+    overlay.learn(addresses(2))
+    overlay.failed(address(2), Dialled.SILENT, now_s=100)
+    assert overlay.feeler(now_s=100) is None
+
+
+def test_one_link_of_ours_too_many_is_given_up(overlay: Overlay) -> None:
+    for number in range(1, 1 + LIMITS.out_links):
+        link(overlay, number)
+    link(overlay, 20, Direction.IN)
+    assert overlay.spare() is None
+    link(overlay, 30)
+    assert overlay.spare() in addresses(1, 2, 3, 4)
+
+
+def test_the_newest_link_is_not_the_spare_one(overlay: Overlay) -> None:
+    """A feeler made it, perhaps to the other part of a split network."""
+    for number in range(1, 6):
+        link(overlay, number)
+    assert {overlay.spare() for _ in range(100)} == set(addresses(1, 2, 3, 4))
+
+
+def test_a_neighbour_with_hardly_a_link_is_not_given_up(overlay: Overlay) -> None:
+    for number in range(1, 6):
+        link(overlay, number, links=2)
+    assert overlay.spare() is None
+    overlay.neighbours[address(3)].links = 3
+    assert overlay.spare() == address(3)
+
+
+def test_about_every_ten_seconds_a_neighbour_is_asked_for_contacts(overlay: Overlay) -> None:
+    for number in (1, 2):
+        link(overlay, number)
+    asked = [(tenth / 10, overlay.exchange(tenth / 10)) for tenth in range(10_000)]
+    asked_s = [at_s for at_s, whom in asked if whom is not None]
+    assert {whom for _, whom in asked if whom is not None} == set(addresses(1, 2))
+    assert asked_s[0] <= LIMITS.exchange_interval_s
+    for one_s, next_s in pairwise(asked_s):
+        assert (
+            0.74 * LIMITS.exchange_interval_s <= next_s - one_s <= 1.26 * LIMITS.exchange_interval_s
+        )
+
+
+def test_who_has_no_neighbour_asks_nobody_for_contacts(overlay: Overlay) -> None:
+    overlay.learn(addresses(1))
+    assert overlay.exchange(now_s=100) is None
+
+
+# ---- exhausted -----------------------------------------------------------------------------------
+
+
+def test_a_peer_is_exhausted_when_nobody_is_left_to_dial(overlay: Overlay) -> None:
+    assert overlay.is_exhausted(now_s=0)
+    overlay.learn(addresses(1))
+    assert not overlay.is_exhausted(now_s=0), "there is one to dial"
+    overlay.dials(now_s=0)
+    assert not overlay.is_exhausted(now_s=0), "it is being dialled"
+    overlay.failed(address(1), Dialled.SILENT, now_s=0)
+    assert overlay.is_exhausted(now_s=0)
+    assert not overlay.is_exhausted(now_s=2), "its wait is over"
+    link(overlay, 2)
+    overlay.failed(address(1), Dialled.SILENT, now_s=2)
+    assert not overlay.is_exhausted(now_s=2), "there is a neighbour"
+
+
+# ---- whatever happens ----------------------------------------------------------------------------
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["learn", "dial", "up", "refused", "silent", "down", "come", "feeler"]),
+        st.integers(0, 20),
+    ),
+    max_size=120,
+)
+
+
+@settings(max_examples=150)
+@given(OPERATIONS)
+def test_whatever_happens_the_accounts_agree(operations: list[tuple[str, int]]) -> None:
+    limits = Tunables(book_size=8, max_links=6, out_links=3)
+    overlay = Overlay(address(ME), limits, random.Random(1), now_s=0)
+    for step, (operation, number) in enumerate(operations):
+        now_s, peer = step * 0.7, address(number)
+        match operation:
+            case "learn":
+                overlay.learn(addresses(*range(number, number + 5)))
+            case "dial":
+                overlay.dials(now_s)
+            case "feeler":
+                overlay.feeler(now_s)
+            case "up" if overlay.dialling and len(overlay.neighbours) < limits.max_links:
+                dialled = min(overlay.dialling)
+                if not overlay.conflict(dialled, 1, Direction.OUT):
+                    overlay.linked(dialled, Neighbour(Direction.OUT, 1, 3, now_s))
+            case "refused" | "silent" if overlay.dialling:
+                how = Dialled.REFUSED if operation == "refused" else Dialled.SILENT
+                overlay.failed(min(overlay.dialling), how, now_s)
+            case "come" if not overlay.refusal(peer, 1, needs_link=False):
+                overlay.linked(peer, Neighbour(Direction.IN, 1, 3, now_s))
+            case "down" if peer in overlay.neighbours:
+                overlay.unlinked(peer)
+        assert len(overlay.book) <= limits.book_size
+        assert len(overlay.neighbours) <= limits.max_links
+        assert not overlay.dialling & overlay.neighbours.keys()
+        assert address(ME) not in overlay.book.keys() | overlay.neighbours.keys() | overlay.dialling
+        dialled_links = sum(n.direction is Direction.OUT for n in overlay.neighbours.values())
+        assert len(overlay.dialling) <= limits.parallel_dials_alone + 1
+        assert dialled_links <= limits.max_links
