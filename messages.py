@@ -44,7 +44,9 @@ class WireError(NetworkError):
 
 # ---- addresses and streams -----------------------------------------------------------------------
 
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"  # RFC 1123; with _, as containers have
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")
+_V6_SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # the name or number of an interface
 
 
 class Address(NamedTuple):
@@ -78,9 +80,12 @@ def checked_host(host: str) -> str:
     """The host as given, if it can be one; an IPv6 address in its shortest spelling."""
     if ":" in host:
         try:
-            return str(ipaddress.IPv6Address(host))
+            found = ipaddress.IPv6Address(host)
         except ValueError as error:
             raise BadAddress(f"expected an IPv6 address, got {host!r:.80}") from error
+        if found.scope_id is not None and not _V6_SCOPE.fullmatch(found.scope_id):
+            raise BadAddress(f"expected an interface behind %, got {found.scope_id!r:.80}")
+        return str(found)
     if not _HOST_NAME.fullmatch(host):
         raise BadAddress(f"expected a host name or an IP address, got {host!r:.80}")
     return host
