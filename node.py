@@ -41,7 +41,7 @@ from messages import (
 from overlay import Dialled, Direction, Neighbour, Overlay
 from settings import Tunables
 from tree import Tree
-from wire import MAX_NUMBER, Run
+from wire import Run
 
 
 @dataclass(slots=True)
@@ -287,9 +287,7 @@ class Node:
                 self._compare(neighbour, message)
             case Have():
                 self.gossip.neighbour_has(neighbour, message, now_s)
-            case Beacon(_, epoch, hops, stale):
-                if max(epoch, hops, *(void.epoch for void in stale)) >= MAX_NUMBER:
-                    raise WireError(f"beacon: expected smaller numbers, got {message!s:.80}")
+            case Beacon():
                 self._say_each(self.tree.beacon(neighbour, message, now_s))
             case Mode(wants_payload):
                 self.tree.mode(neighbour, wants_payload)

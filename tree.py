@@ -22,6 +22,7 @@ from messages import Address, Beacon, Mode, StaleRoot, StreamKey
 from settings import Tunables
 
 REMEMBERED_STALE_ROOTS = 64
+MAX_HOPS = 1 << 32  # far more than there can be peers
 FOREVER_S = float("inf")
 
 Saying = tuple[Address, Beacon | Mode]  # a message and the neighbour it is for
@@ -95,6 +96,8 @@ class Tree:
         said: list[Saying] = []
         for stale in beacon.stale:
             said += self.void(stale.root, stale.epoch, now_s)
+        if beacon.hops >= MAX_HOPS:
+            return said  # a lie; to part over it would set us against those who pass it on
         if beacon.root == self._me or beacon.epoch <= self._stale.get(beacon.root, -1):
             return said
         self._heard[neighbour] = beacon
