@@ -41,13 +41,25 @@ def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that all programs share."""
     common = _Parser(description=description, allow_abbrev=False)
     common.add_argument(
-        "--host", default="localhost", help="address to listen on: a name, IPv4 or IPv6"
+        "--host",
+        default="localhost",
+        help="address to listen on: a name, IPv4 or IPv6 (default: %(default)s)",
     )
     common.add_argument(
         "--advertise", metavar="HOST[:PORT]", help="address others are told to dial"
     )
-    common.add_argument("--config", default=CONFIG_FILE, metavar="FILE", help="the list of seeds")
-    common.add_argument("--log", default=LOG_FILE, metavar="FILE", help="where events are appended")
+    common.add_argument(
+        "--config",
+        default=CONFIG_FILE,
+        metavar="FILE",
+        help="the list of seeds (default: %(default)s)",
+    )
+    common.add_argument(
+        "--log",
+        default=LOG_FILE,
+        metavar="FILE",
+        help="where events are appended (default: %(default)s)",
+    )
     common.add_argument("--json", action="store_true", help="events as JSON, one object a line")
     common.add_argument(
         "--verbose", action="store_true", help="show each liveness test and forwarded message too"
