@@ -71,7 +71,7 @@ def test_a_sample_is_small_and_random(overlay: Overlay) -> None:
 
 def test_the_same_randomness_gives_the_same_sample() -> None:
     samples = []
-    for order in (range(1, 40), range(39, 0, -1)):
+    for order in (range(1, 400), range(399, 0, -1)):
         overlay = overlay_of(seed=7)
         overlay.learn(addresses(*order))
         samples.append(overlay.sample(None))
@@ -126,6 +126,14 @@ def test_an_address_that_answered_may_be_dialled_at_once(overlay: Overlay) -> No
     overlay.learn(addresses(1))
     overlay.failed(address(1), Dialled.SILENT, now_s=0)
     overlay.reached(address(1))
+    assert overlay.dials(now_s=0) == addresses(1)
+
+
+def test_an_address_that_was_a_neighbour_may_be_dialled_at_once(overlay: Overlay) -> None:
+    overlay.learn(addresses(1))
+    overlay.failed(address(1), Dialled.SILENT, now_s=0)
+    link(overlay, 1)
+    overlay.unlinked(address(1))
     assert overlay.dials(now_s=0) == addresses(1)
 
 

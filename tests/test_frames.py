@@ -101,7 +101,7 @@ SIZES = st.lists(st.integers(1, 40), max_size=30)
 # ---- frames in any pieces ------------------------------------------------------------------------
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(ITEMS, SIZES)
 def test_the_pieces_in_which_frames_arrive_make_no_difference(
     items: list[Item], sizes: list[int]

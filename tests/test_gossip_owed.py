@@ -110,6 +110,20 @@ def test_a_neighbour_to_whom_something_is_owed_is_ready() -> None:
     assert ready == set()
     gossip.hear(A, run(S, 1, 1), now_s=0)
     assert ready == {B}
+    gossip.neighbour_wants(A, Want((Wanted(S, 0),)))
+    assert ready == {A, B}
+
+
+def test_a_neighbour_that_is_to_get_payload_from_now_on_is_ready_if_there_is_some() -> None:
+    ready: set[Address] = set()
+    gossip = Gossip(ME, Tunables(), random.Random(1), ready)
+    for neighbour in (A, B):
+        gossip.open(neighbour)
+    gossip.hear(A, run(S, 1, 1), now_s=0)
+    assert ready == set()
+    for neighbour in (A, B):
+        gossip.set_eager(neighbour, True)
+    assert ready == {B}
 
 
 # ---- links without payload -----------------------------------------------------------------------
