@@ -185,8 +185,9 @@ class Peer:
 
     @property
     def sockets_to_peers(self) -> dict[str, socket.socket]:
-        """The socket of each link, by the neighbour's address."""
-        self._check_running()
+        """The socket of each link, by the neighbour's address; none unless the peer runs."""
+        if not self._is_started:
+            return {}
         with self._driver.lock:
             links = self._driver.links.items()
             return {str(neighbour): link.connection.socket for neighbour, link in links}
@@ -235,6 +236,7 @@ class Peer:
 
     def neighbours(self) -> list[str]:
         """The addresses of the peers that this one holds a link to. Raises NotRunning."""
+        self._check_running()
         return list(self.sockets_to_peers)
 
     def members(self) -> list[str]:
