@@ -300,6 +300,7 @@ def test_neighbours_members_and_stats(embedded: Embedded) -> None:
 
 
 def test_the_sockets_of_the_neighbours_are_an_attribute(embedded: Embedded) -> None:
+    assert embedded.new_peer().sockets_to_peers == {}
     first, second = two_neighbours(embedded)
     assert len(first.sockets_to_peers) == 1
     second.stop()
