@@ -239,6 +239,8 @@ def sentence(event: Event, names_self: bool = False) -> str:
     shown = {key: printable(str(value)) for key, value in event.items()}
     if "base64" in event:
         shown["text"] = f"(bytes) {shown['base64']}"
+    if "direction" in event:
+        shown["direction"] = "we dialled it" if event["direction"] == "out" else "it dialled us"
     if event["event"] == "listening" and event["address"] != event["self"]:
         shown["address"] += f", known to others as {shown['self']}"
     clock = time.strftime("%H:%M:%S", time.localtime(event["at"]))
@@ -301,6 +303,8 @@ def run(program: Callable[[contextlib.ExitStack], int]) -> int:
     with _terminal_as_it_was():
         body.start()
         signal.sigwait(_STOP_SIGNALS)
+        if not codes and is_terminal():
+            print(file=sys.stderr)  # what follows shall not stand behind the ^C
         closing.close()
     return codes[0] if codes else SUCCESS
 

@@ -193,7 +193,9 @@ class Network:
             self._screen.say(f"the peer on port {port} ended with exit code {code}")
 
     def _show(self, event: Event) -> None:
-        """A message is shown when the first peer hears it; the others would only repeat it."""
+        """What several peers tell is shown once: a link by who dialled, a message by the first."""
+        if event["event"] == "neighbour_up" and event["direction"] == "in":
+            return
         if event["event"] == "message":
             message = (event["origin"], event["seq"])
             with self._lock:
