@@ -455,12 +455,16 @@ class Gossip:
             self._drop(max(self.streams.values(), key=lambda stream: stream.size), limit // 64 + 1)
 
     def _forget_quietest(self) -> None:
-        """Hold no more of the streams that were quiet longest, but remember how far they went."""
+        """Hold no more of the streams that were quiet longest, but remember how far they went.
+
+        Those of which only announcements came go first: they cost whoever makes them up nothing.
+        """
         others = (stream for stream in self.streams.values() if stream is not self.own)
-        quietest = sorted(others, key=lambda stream: stream.grown_s)
+        quietest = sorted(others, key=lambda stream: (stream.upto > 0, stream.grown_s))
         for stream in quietest[: max(1, self._tunables.max_streams // 16)]:
             self._drop(stream, stream.size)
-            self._forgotten[stream.key] = stream.upto
+            if stream.upto > 0:
+                self._forgotten[stream.key] = stream.upto
             del self.streams[stream.key]
             self._questions.pop(stream.key, None)
             for ledger in self._ledgers.values():

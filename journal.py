@@ -21,7 +21,7 @@ from messages import Address
 
 Event = dict[str, Any]  # has at least "event", "at" (seconds since the epoch) and "self"
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.:\[\]/-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:%\[\]/-]+")
 _log = logging.getLogger("peer-to-peer")
 
 
@@ -105,11 +105,24 @@ def printable(text: str) -> str:
     """The text with everything escaped that could move a cursor, hide, or end a line."""
     if text.isprintable() and "\\" not in text:
         return text
-    return "".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in text)
+    return text.translate(_escapes)
 
 
-def _escaped(character: str) -> str:
-    return json.dumps(character)[1:-1] if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
+class _Escapes(dict[int, str]):
+    """How each character is shown, found out when it is first met; a text may be long."""
+
+    MOST = 4096  # characters remembered: there are a million
+
+    def __missing__(self, code: int) -> str:
+        shown = chr(code)
+        if not shown.isprintable() or shown == "\\":
+            shown = json.dumps(shown)[1:-1] if code < 0x10000 else f"\\U{code:08x}"
+        if len(self) < self.MOST:
+            self[code] = shown
+        return shown
+
+
+_escapes = _Escapes()
 
 
 def payload_details(payload: bytes) -> dict[str, str]:

@@ -112,7 +112,7 @@ class Node:
             self._ask_what_was_heard()
         self._say_each(self.gossip.announcements(now_s))
         self._flush_wants()
-        return actions + self._dials(now_s)
+        return actions + self._part_from_slow(now_s) + self._dials(now_s)
 
     @property
     def is_busy(self) -> bool:
@@ -272,11 +272,14 @@ class Node:
         except WireError as error:
             actions += self.misbehaved(neighbour, f"broke the protocol: {error}", now_s)
         self._flush_wants()
-        outbox = self._outboxes.get(neighbour)
-        if outbox and len(outbox.messages) > self._tunables.max_queued_messages:
-            bye = Bye("asks more than it reads", is_leaving=False)
-            actions += self._drop(neighbour, bye.reason, bye, now_s)
-        return actions
+        return actions + self._part_from_slow(now_s)
+
+    def _part_from_slow(self, now_s: float) -> list[Action]:
+        """Neighbours that do not read what is said to them, beside payload, are let go of."""
+        most = self._tunables.max_queued_messages
+        slow = [n for n, outbox in self._outboxes.items() if len(outbox.messages) > most]
+        bye = Bye("reads too slowly", is_leaving=False)
+        return [action for n in slow for action in self._drop(n, bye.reason, bye, now_s)]
 
     def _handle(self, neighbour: Address, message: Message, now_s: float) -> list[Action]:
         match message:

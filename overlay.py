@@ -18,6 +18,9 @@ from messages import Address
 from settings import Tunables
 
 
+MOST_OWN_NAMES = 64  # remembered; more would be somebody's lies
+
+
 class Direction(Enum):
     """Who dialled."""
 
@@ -102,7 +105,8 @@ class Overlay:
 
     def is_me(self, address: Address) -> None:
         """This address is another name of ours."""
-        self._not_others.add(address)
+        if len(self._not_others) < MOST_OWN_NAMES:
+            self._not_others.add(address)
         self.forget(address)
         self.dialling.discard(address)
 

@@ -16,12 +16,14 @@ Plumtree (Leitão and others, 2007) lets duplicates of payload shape the tree in
 senders at once, each prunes what another needs.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 from messages import Address, Beacon, Mode, StaleRoot, StreamKey
 from settings import Tunables
 
 REMEMBERED_STALE_ROOTS = 64
+MAX_STALE = 4  # void roots in one beacon; an honest one names a single one
 MAX_HOPS = 1 << 32  # far more than there can be peers
 FOREVER_S = float("inf")
 
@@ -94,6 +96,7 @@ class Tree:
     def beacon(self, neighbour: Address, beacon: Beacon, now_s: float) -> list[Saying]:
         """A neighbour said or passed on a beacon."""
         said: list[Saying] = []
+        beacon = dataclasses.replace(beacon, stale=beacon.stale[:MAX_STALE])
         for stale in beacon.stale:
             said += self.void(stale.root, stale.epoch, now_s)
         if beacon.hops >= MAX_HOPS:

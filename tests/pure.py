@@ -52,6 +52,7 @@ HOSTS = st.one_of(
     st.lists(_LABEL, min_size=1, max_size=4).map(".".join),
     st.ip_addresses(v=4).map(str),
     st.ip_addresses(v=6).map(str),
+    st.builds("fe80::{:x}%{}".format, st.integers(1, 0xFFFF), st.sampled_from(["eth0", "1"])),
 )
 ADDRESSES = st.builds(Address, HOSTS, st.integers(1, 65535))
 NUMBERS = st.sampled_from([0, 1, MAX_NUMBER - 1, MAX_NUMBER]) | st.integers(0, MAX_NUMBER)

@@ -79,6 +79,7 @@ def test_every_address_can_name_a_stream(text: str) -> None:
         ("[0:0:0:0:0:0:0:1]:5000", Address("::1", 5000)),
         ("[2001:DB8::00A]:5000", Address("2001:db8::a", 5000)),
         ("localhost:0080", Address("localhost", 80)),
+        ("[fe80::1%eth0]:5000", Address("fe80::1%eth0", 5000)),
     ],
 )
 def test_this_is_an_address(text: str, address: Address) -> None:

@@ -122,6 +122,17 @@ def test_a_forgotten_stream_goes_on_where_it_was() -> None:
     assert delivered(gossip) == [(S, 4), (S, 5)]
 
 
+def test_streams_that_are_only_announced_push_out_nothing_that_was_heard() -> None:
+    """To announce costs nothing; otherwise anybody could have everything delivered twice."""
+    gossip = gossip_of(max_streams=32, remembered_streams=64)
+    gossip.hear(A, run(S, 1, 3), now_s=0)
+    for number in range(100, 500):
+        announce(gossip, B, key(number), 1, 5, now_s=1)
+    assert len(gossip.streams) <= 32
+    assert gossip.hear(C, run(S, 1, 3), now_s=2) == 0
+    assert delivered(gossip) == [(S, 1), (S, 2), (S, 3)]
+
+
 def test_who_asks_for_a_forgotten_stream_is_told_that_it_cannot_be_had() -> None:
     gossip = quiet_then_forgotten()
     assert gossip.neighbour_wants(B, Want((Wanted(S, 0),))) == told(Holding(S, 4, 3))

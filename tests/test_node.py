@@ -139,8 +139,29 @@ def test_neighbours_are_asked_for_contacts_now_and_then() -> None:
     for second in range(60):
         receive(node, 1, now_s=second)
         node.tick(now_s=second)
-        asked += len(said(node, 1, Contacts))
+        requests = said(node, 1, Contacts)
+        assert not any(request.is_reply for request in requests)
+        asked += len(requests)
     assert 4 <= asked <= 8
+
+
+def test_who_is_root_says_so_to_every_neighbour_again_and_again() -> None:
+    node = node_of(1, 2)
+    for number in (1, 2):
+        receive(node, number, now_s=5)
+    node.tick(now_s=5)
+    for number in (1, 2):
+        [beacon] = said(node, number, Beacon)
+        assert (beacon.root, beacon.hops) == (key(ME), 0)
+
+
+def test_a_neighbour_for_whom_something_waits_is_ready() -> None:
+    node = node_of(1, 2)
+    node.ready.clear()
+    receive(node, 1, LivenessRequest(1))
+    assert node.ready == {address(1)}
+    assert node.has_something_for(address(1))
+    assert not node.has_something_for(address(2))
 
 
 def test_of_very_many_contacts_only_a_few_are_learned() -> None:
@@ -192,6 +213,25 @@ def test_who_asks_much_and_reads_is_not() -> None:
     for number in range(3 * LIMITS.max_queued_messages):
         assert receive(node, 1, LivenessRequest(number)) == []
         assert len(said(node, 1, LivenessReply)) == 1
+
+
+def test_what_waits_for_a_neighbour_that_does_not_read_is_bounded_whoever_causes_it() -> None:
+    node = node_of(1, 2)
+    for epoch in range(1, 3 * LIMITS.max_queued_messages):
+        receive(node, 1, Beacon(OLDEST, epoch, hops=0, stale=()))
+        node.take(address(1))
+    node.tick(now_s=0.1)
+    if address(2) in neighbours(node):  # to part from it is as good
+        assert len(node.take(address(2))) <= LIMITS.max_queued_messages + 100
+
+
+def test_a_beacon_is_passed_on_without_a_tail_that_serves_nobody() -> None:
+    node = node_of(1, 2)
+    node.take(address(2))
+    stale = tuple(StaleRoot(key(number), 1) for number in range(2000, 12_000))
+    receive(node, 1, Beacon(OLDEST, epoch=1, hops=0, stale=stale))
+    for beacon in said(node, 2, Beacon):
+        assert len(beacon.stale) <= 100
 
 
 # ---- faults in the middle ------------------------------------------------------------------------

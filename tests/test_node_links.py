@@ -97,7 +97,7 @@ def test_a_full_peer_keeps_within_its_links_when_a_dial_succeeds() -> None:
 def test_a_later_life_replaces_the_link_of_an_earlier_one() -> None:
     node = node_of(1)
     actions = come(node, 1, boot_ms=BOOT_MS + 1)
-    assert [close.neighbour for close in of(Close, actions)] == addresses(1)
+    assert of(Close, actions) == [Close(address(1), Bye("replaced by a newer link", False))]
     assert "replaced" in details(actions, "neighbour_down")["reason"]
     assert events(actions)[-1] == "neighbour_up"
     assert node.overlay.neighbours[address(1)].boot_ms == BOOT_MS + 1
@@ -150,6 +150,8 @@ def test_who_is_turned_away_tries_the_others_it_was_given() -> None:
     refused = Refused(address(1), "full", (address(2), address(ME), address(3)))
     assert sorted(dialled(node.turned_away(address(1), refused, now_s=0))) == addresses(2, 3)
     assert address(1) in node.overlay.book, "it lives"
+    assert dialled(node.tick(now_s=0.7)) == [], "and is left alone for a while"
+    assert dialled(node.tick(now_s=1.3)) == addresses(1)
 
 
 def test_who_turns_out_to_be_ourselves_is_not_dialled_again() -> None:
@@ -203,6 +205,18 @@ def test_a_peer_that_turns_us_away_is_not_unreachable() -> None:
     node = node_of()
     node.learn(addresses(1), now_s=0)
     assert events(node.dial_failed(address(1), Dialled.TURNED_AWAY, now_s=0)) == ["isolated"]
+
+
+def test_a_link_that_a_feeler_made_replaces_another_of_ours() -> None:
+    node = node_of()
+    for number in range(1, 6):
+        welcomed(node, number, links=5)
+    actions = node.tick(now_s=0)
+    [close] = of(Close, actions)
+    assert close.neighbour in addresses(1, 2, 3, 4)
+    assert close.last_words == Bye("making room", is_leaving=False)
+    assert len(neighbours(node)) == LIMITS.out_links
+    assert of(Close, node.tick(now_s=0.1)) == []
 
 
 def test_a_feeler_says_what_it_is() -> None:
