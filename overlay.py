@@ -17,7 +17,6 @@ from enum import Enum
 from messages import Address
 from settings import Tunables
 
-
 MOST_OWN_NAMES = 64  # remembered; more would be somebody's lies
 
 
