@@ -18,7 +18,9 @@ if __name__ == "__main__":
 
 from messages import Address
 from settings import Tunables
-from simulate import SimulatedPeer, World
+from promises import Promises, differences
+from simulated_peer import SimulatedPeer
+from world import World
 
 FAULTS_S = 20.0
 SETTLED_WITHIN_S = 30.0
@@ -32,6 +34,7 @@ class Schedule:
         self.rng = random.Random(seed)
         self.is_telling = is_telling
         self.world = World(seed, self._tunables(), seeds=self.rng.randint(1, 3))
+        Promises(self.world)
         size = self.rng.randint(2, 9)
         self.addresses = [Address(f"10.0.0.{n}", 6000) for n in range(1, size + 1)]
         self.faults = [self._crash, self._restart, self._pause, self._cut, self._heal]
@@ -61,9 +64,9 @@ class Schedule:
         self._stop_faults()
         for second in range(1, int(SETTLED_WITHIN_S) + 1):
             self.world.run_until(FAULTS_S + second)
-            if second > 1 and not self.world.differences():
+            if second > 1 and not differences(self.world):
                 return float(second)
-        raise AssertionError(f"not settled: {self.world.differences()}")
+        raise AssertionError(f"not settled: {differences(self.world)}")
 
     def _next_fault(self) -> None:
         if self.world.now_s >= FAULTS_S:
@@ -78,10 +81,12 @@ class Schedule:
 
     def _stop_faults(self) -> None:
         self.world.heal()
-        self.world.are_seeds_up = True
+        for seed in self.world.seeds:
+            if not seed.is_up:
+                seed.start()
         for peer in list(self.world.peers.values()):
             if peer.is_stopped:
-                self.world.go_on(peer)
+                peer.go_on()
         for peer in self.world.live_peers():
             peer.say()
 
@@ -95,12 +100,12 @@ class Schedule:
 
     def _pause(self, peer: SimulatedPeer) -> None:
         if not peer.is_stopped:
-            self.world.stop(peer)
+            peer.is_stopped = True
             self.world.after(self.rng.choice(PAUSES_S), lambda: self._resume(peer))
 
     def _resume(self, peer: SimulatedPeer) -> None:
         if peer.is_stopped:
-            self.world.go_on(peer)
+            peer.go_on()
 
     def _break(self, peer: SimulatedPeer) -> None:
         if peer.links:
@@ -113,7 +118,11 @@ class Schedule:
         self.world.heal()
 
     def _seeds(self, _: SimulatedPeer) -> None:
-        self.world.are_seeds_up = not self.world.are_seeds_up
+        seed = self.rng.choice(self.world.seeds)
+        if seed.is_up:
+            seed.stop()
+        else:
+            seed.start()
 
     def _say(self, peer: SimulatedPeer) -> None:
         if not peer.is_stopped:

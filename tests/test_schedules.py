@@ -4,8 +4,8 @@ import pytest
 
 from gossip import Gossip
 from messages import Address
+from promises import BrokenPromise
 from schedules import Schedule
-from simulate import BrokenPromise
 from wire import Run
 
 SCHEDULES = 2000
