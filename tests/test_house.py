@@ -12,13 +12,16 @@ from helpers import ROOT
 
 # A module may import from the lines below its own, and from nowhere else in the project.
 LAYERS = """
-    seedspawner  console
-    peer  seed
-    driver  registration  delivery  threads  simulate  command_line
-    link  node
+    seedspawner  console  simulate
+    glomers
+    peer  seed  scenario
+    promises  measure
+    world
+    driver  registration  delivery  threads  simulated_peer  command_line
+    link  node  simulated_seed
     actions  overlay  tree  gossip  liveness  directory
-    streams
-    wire
+    streams  insiders
+    wire  virtual_time
     settings  journal
     messages
 """
