@@ -7,7 +7,7 @@ The hops are counted here; on the wire there are none.
 """
 
 from array import array
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from insiders import Item
@@ -43,7 +43,7 @@ class Figures:
 
 
 class Measure(Onlooker):
-    """Follows every message from the call of `speak` on; nothing else may be said."""
+    """Follows every message that is said by `speak`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -74,8 +74,8 @@ class Measure(Onlooker):
     def arrived(self, items: list[Item]) -> None:
         for item in items:
             if isinstance(item, Run):
-                for number in range(item.first, item.last + 1):
-                    self.said[item.stream, number].copies += 1
+                for said in self._followed(item):
+                    said.copies += 1
             elif isinstance(item, CAUSED):
                 self._control += 1
 
@@ -85,12 +85,16 @@ class Measure(Onlooker):
         if isinstance(item, Gap):
             return
         assert peer.source is not None, "what is heard has come from somebody"
-        for number in range(item.first, item.last + 1):
-            said = self.said[item.stream, number]
+        for said in self._followed(item):
             said.deliveries += 1
             said.last_s = self._world.now_s
             said.last_hops = said.hops[peer.source.number] + 1
             said.hops[peer.number] = said.last_hops
+
+    def _followed(self, run: Run) -> Iterator[Said]:
+        for number in range(run.first, run.last + 1):
+            if said := self.said.get((run.stream, number)):
+                yield said
 
 
 def figures(said: Collection[Said], peers: int, since_s: float) -> Figures:

@@ -137,16 +137,27 @@ def _demand(holds: bool, promise: str) -> None:
 
 
 def differences(world: World) -> list[str]:
-    """What keeps the running peers from being one calm network in which all have the same."""
+    """What keeps the running peers from being one calm network in which all have the same.
+
+    What only insiders have is not missed: they need not give it.
+    """
     running = [peer for peer in world.live_peers() if not peer.is_stopped]
     found = [f"{len(part)} peers apart" for part in components(running)[1:]]
     found += [f"{peer.address} is loud" for peer in running if peer.node.tree.is_loud]
+    found += [f"{p.address} holds on to a dead peer" for p in running if _has_dead_end(p)]
+    roots = {peer.node.tree.root for peer in running}
+    found += [f"{len(roots)} roots"] if len(roots) > 1 else []
+    honest = [peer for peer in running if peer.manner is None]
     furthest: dict[StreamKey, int] = {}
-    for peer in running:
+    for peer in honest:
         for key, upto in peer.heard.items():
             furthest[key] = max(upto, furthest.get(key, 0))
-    for peer in running:
+    for peer in honest:
         for key, upto in furthest.items():
             if peer.heard.get(key, 0) != upto:
                 found.append(f"{peer.address} has {peer.heard.get(key, 0)} of {upto}")
     return found
+
+
+def _has_dead_end(peer: SimulatedPeer) -> bool:
+    return not all(end.other.peer.is_alive for end in peer.links.values())

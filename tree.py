@@ -80,7 +80,7 @@ class Tree:
         if self._offer is not None and self._offer.neighbour == neighbour:
             self._offer = None
         if neighbour != self.parent:
-            return []
+            return self._review_parent(now_s)
         self.parent = None
         return self._replace_parent(now_s)
 
@@ -111,9 +111,10 @@ class Tree:
                 )
                 return said
             return said + self._pass_on(neighbour, beacon, now_s)
-        is_present = neighbour == self.parent and beacon.root == self.root
-        if is_present and beacon.epoch == self.epoch and beacon.hops < self.hops:
-            self._offer = None  # the present parent is hardly slower, and stays
+        if neighbour == self.parent:
+            if (beacon.root, beacon.epoch) == (self.root, self.epoch) and beacon.hops < self.hops:
+                self._offer = None  # the present parent is hardly slower, and stays
+            said += self._review_parent(now_s)
         return said
 
     def void(self, root: StreamKey, epoch: int, now_s: float) -> list[Saying]:
@@ -219,6 +220,18 @@ class Tree:
             return self._adopt(min(nearer, key=self._hops_of), now_s)
         self.is_loud = True
         return [saying for neighbour in self._heard for saying in self._choose(neighbour)]
+
+    def _review_parent(self, now_s: float) -> list[Saying]:
+        """A parent that left our tree, or is no nearer to its root than we are, is none."""
+        heard = self._heard[self.parent] if self.parent is not None else None
+        if heard is None or self._offer is not None:
+            return []
+        is_older = heard.root == self.root and heard.epoch < self.epoch
+        is_nearer = (heard.root, heard.epoch) == (self.root, self.epoch) and heard.hops < self.hops
+        if is_older or is_nearer:
+            return []
+        self.parent = None
+        return self._replace_parent(now_s)
 
     def _is_nearer(self, neighbour: Address, heard: Beacon) -> bool:
         is_current = (heard.root, heard.epoch) == (self.root, self.epoch)

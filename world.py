@@ -67,9 +67,12 @@ class World(VirtualTime):
 
     def latency_s(self) -> float:
         """How long a frame takes on some way that was not used before."""
-        latency_s = self.rng.uniform(*self._latency_s)
+        return self.rng.uniform(*self._latency_s)
+
+    def _link_latency_s(self) -> float:
+        """The same for a link, which may be slow for as long as it lasts."""
         is_slow = self._slow_share and self.rng.random() < self._slow_share
-        return latency_s * SLOW_FACTOR if is_slow else latency_s
+        return self.latency_s() * (SLOW_FACTOR if is_slow else 1)
 
     # ---- peers ----
 
@@ -159,8 +162,8 @@ class World(VirtualTime):
         elif not accepter.is_alive:
             dialler.later(2 * self.latency_s(), failed, address, Dialled.REFUSED)
         else:
-            near = End(dialler, self.latency_s(), is_welcomed=False)
-            far = End(accepter, self.latency_s())
+            near = End(dialler, self._link_latency_s(), is_welcomed=False)
+            far = End(accepter, self._link_latency_s())
             near.other, far.other = far, near
             self.after(near.latency_s, accepter.to, self._greet, far, action)
             self.after(self.tunables.handshake_timeout_s, dialler.to, self._give_up, near)
@@ -273,17 +276,20 @@ class World(VirtualTime):
             each.peer.to(self._ended, each)
 
     def cut(self, side: dict[Address, int]) -> None:
-        """From now on nothing passes between those on different sides, not even an end."""
-        self.side, self.cut_s = side, self.now_s
+        """From now on nothing passes between those on different sides, not even an end.
 
-    def heal(self) -> None:
-        """Everybody can talk again; the kernels send again what was held back."""
-        self.side, self.cut_s = {}, self.now_s
+        Where it passes again, the kernels send what was held back.
+        """
+        self.side, self.cut_s = side, self.now_s
         ends, self._held = self._held, {}
         for end in ends:
             held, end.held = end.held, []
             for items in held:
                 self.transmit(end, items)
+
+    def heal(self) -> None:
+        """Everybody can talk again."""
+        self.cut({})
 
 
 def components(peers: Iterable[SimulatedPeer]) -> list[set[Address]]:
