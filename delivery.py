@@ -31,6 +31,7 @@ class Message(NamedTuple):
     origin: str  # its address, `host:port`
     seq: int  # 1, 2, 3 … for as long as the origin runs
     payload: bytes
+    boot_ms: int  # when that run of the origin began, milliseconds since the epoch
 
 
 class Delivery:
@@ -102,9 +103,10 @@ class Delivery:
 
     def _give(self, runs: list[Run]) -> None:
         for run in runs:
-            origin = str(stream_name(run.stream).origin)
+            name = stream_name(run.stream)
+            origin, boot_ms = str(name.origin), name.boot_ms
             numbered = enumerate(run.payloads(), start=run.first)
-            messages = [Message(origin, seq, payload) for seq, payload in numbered]
+            messages = [Message(origin, seq, payload, boot_ms) for seq, payload in numbered]
             for callback in self._callbacks:
                 for message in messages:
                     self._call(callback, message)
@@ -146,9 +148,10 @@ class Delivery:
 
 def _record_item(record: Callable[..., None], item: Run | Gap) -> None:
     """The events of a run's messages, or of a gap."""
-    origin = str(stream_name(item.stream).origin)
+    name = stream_name(item.stream)
+    whose = {"origin": str(name.origin), "boot_ms": name.boot_ms}
     if isinstance(item, Gap):
-        record("gap", origin=origin, first_seq=item.first, last_seq=item.last)
+        record("gap", **whose, first_seq=item.first, last_seq=item.last)
         return
     for seq, payload in enumerate(item.payloads(), start=item.first):
-        record("message", origin=origin, seq=seq, **payload_details(payload))
+        record("message", **whose, seq=seq, **payload_details(payload))

@@ -11,10 +11,12 @@ import pytest
 
 from embedding import Embedded
 from helpers import STOP_LIMIT_S, free_port, let_pass, wait_until
+from journal import Event
 from peer import (
     AddressInUse,
     BadAddress,
     BroadcastTimeout,
+    Message,
     MessageTooLarge,
     NetworkError,
     NotRunning,
@@ -140,6 +142,29 @@ def test_a_message_has_origin_number_and_payload(embedded: Embedded) -> None:
     first, second = two_neighbours(embedded)
     first.broadcast(b"\x00payload\xff")
     assert embedded.wait_to_hear(second, 1) == [(str(first.address), 1, b"\x00payload\xff")]
+
+
+def test_the_boot_time_tells_two_lives_of_an_origin_apart(embedded: Embedded) -> None:
+    """Also to one who joins after both, and to one who reads events."""
+    port = free_port()
+    hub = embedded.peer()
+    for life in (b"first", b"second"):
+        with embedded.new_peer(port=port, join=[hub.address]) as origin:
+            origin.broadcast(life)
+            wait_until(lambda: hub.neighbours() and origin.is_heard(), what="to be heard")
+    messages: list[Message] = []
+    events: list[Event] = []
+    late = embedded.new_peer(join=[hub.address], on_event=events.append)
+    late.on_message(messages.append)
+    late.start()
+    wait_until(lambda: len(messages) == 2, what="both lives")
+    messages.sort(key=lambda message: message.boot_ms)
+    assert [message.payload for message in messages] == [b"first", b"second"]
+    assert {(message.origin, message.seq) for message in messages} == {(f"127.0.0.1:{port}", 1)}
+    now_ms = time.time() * 1000
+    assert now_ms - 60_000 < messages[0].boot_ms < messages[1].boot_ms < now_ms
+    told = {event["text"]: event["boot_ms"] for event in events if event["event"] == "message"}
+    assert told == {message.payload.decode(): message.boot_ms for message in messages}
 
 
 def test_the_iterator_gives_messages_and_ends_when_the_peer_stops(embedded: Embedded) -> None:
