@@ -1,0 +1,154 @@
+"""Measure this project beside other systems, all in one run: `python3 benchmarks/run.py`.
+
+Every system gets the same workloads, the same processes (one for each peer) and the same checks of
+every payload. The systems take turns within each workload, so that noise hits all alike.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import machine
+from conductor import Failed, network
+from figures import table
+from workloads import WORKLOADS, Workload
+
+SYSTEMS = ["ours"]
+PEERS = [8, 16, 32, 64]
+LIMIT_S = 60.0  # what has not come by then is missing
+SHORT_PEERS = [8]
+SHORT_FACTOR = 0.1  # of the messages
+SHORT_LIMIT_S = 6.0
+FIGURES = ["deliveries_per_s", "cpu_us_per_delivery", "each_p50_ms", "each_p99_ms"]
+FIGURES += ["last_p50_ms", "last_p99_ms", "peak_rss_mib", "missing"]
+COLUMNS = {
+    "peers": "peers",
+    "workload": "workload",
+    "system": "system",
+    "deliveries_per_s": "deliveries/s",
+    "spread": "±",
+    "cpu_us_per_delivery": "CPU µs",
+    "each_p50_ms": "p50 ms",
+    "each_p99_ms": "p99 ms",
+    "last_p50_ms": "last p50",
+    "last_p99_ms": "last p99",
+    "peak_rss_mib": "peak MiB",
+    "missing": "missing",
+    "note": "",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print the table, write the JSON; 0 unless a system could not be measured."""
+    options = parsed(arguments)
+    scale = SHORT_FACTOR if options.short else 1.0
+    report: dict[str, Any] = {"machine": machine.described(), "arguments": arguments, "runs": []}
+    for repeat in range(options.repeat):
+        for peers in options.peers:
+            for name in options.workloads:
+                workload = WORKLOADS[name].scaled(scale)
+                for system in options.only:
+                    run = measured(system, workload, peers, options.limit)
+                    report["runs"].append({**run, "repeat": repeat})
+                    told(run)
+    rows = medians(report["runs"])
+    print("\n".join(table(rows, COLUMNS)))
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 1 if any(run["failure"] for run in report["runs"]) else 0
+
+
+def measured(system: str, workload: Workload, peers: int, limit_s: float) -> dict[str, Any]:
+    """One system with one workload, on a network made for it alone."""
+    run: dict[str, Any] = {"system": system, "workload": workload.name, "peers": peers}
+    try:
+        with network(system, peers, sys.executable) as net:
+            net.connect()
+            return run | net.measure(workload, limit_s)
+    except Failed as failure:
+        return run | {"failure": str(failure)}
+
+
+def told(run: dict[str, Any]) -> None:
+    """Say on a terminal how far it is."""
+    if sys.stderr.isatty():
+        told = "  ".join(str(run[key]) for key in ("peers", "workload", "system"))
+        print(f"measured: {told}", file=sys.stderr)
+
+
+def medians(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each system, workload and number of peers; median and spread over repeats."""
+    rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for run in runs:
+        rows.setdefault((run["peers"], run["workload"], run["system"]), []).append(run)
+    return [_median(repeats) for _, repeats in sorted(rows.items(), key=lambda row: row[0][:2])]
+
+
+def _median(repeats: list[dict[str, Any]]) -> dict[str, Any]:
+    row = {key: repeats[0][key] for key in ("peers", "workload", "system")}
+    for key in FIGURES:
+        samples = [run[key] for run in repeats if run.get(key) is not None]
+        row[key] = statistics.median(samples) if samples else None
+    rates = [run["deliveries_per_s"] for run in repeats if "deliveries_per_s" in run]
+    if len(rates) > 1:
+        row["spread"] = f"{(max(rates) - min(rates)) / 2 / statistics.median(rates):.0%}"
+    row["note"] = next((run["failure"] for run in repeats if run["failure"]), "")
+    return row
+
+
+# ---- arguments
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--only", type=listed(SYSTEMS), default=SYSTEMS, metavar="NAMES", help="these systems")
+    add("--peers", type=listed_counts, metavar="COUNTS", help="network sizes (8,16,32,64)")
+    add(
+        "--workloads", type=listed(WORKLOADS), default=[*WORKLOADS], metavar="NAMES", help="a,b,c,d"
+    )
+    add("--repeat", type=count, default=1, metavar="K", help="measure everything K times (1)")
+    add("--limit", type=float, metavar="SECONDS", help="how long one measurement may take (60)")
+    add("--short", action="store_true", help="8 peers, a tenth of the messages; under 3 minutes")
+    add("--json", metavar="FILE", help="also write every figure there")
+    options = parser.parse_args(arguments)
+    options.peers = options.peers or (SHORT_PEERS if options.short else PEERS)
+    options.limit = options.limit or (SHORT_LIMIT_S if options.short else LIMIT_S)
+    return options
+
+
+def listed(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """A list with commas, of known names."""
+
+    def names(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r}: expected any of {','.join(known)}")
+        return text.split(",")
+
+    return names
+
+
+def listed_counts(text: str) -> list[int]:
+    """A list with commas, of numbers of peers."""
+    counts = [count(part) for part in text.split(",")]
+    if min(counts) < 2:
+        raise argparse.ArgumentTypeError("a network has at least 2 peers")
+    return counts
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,144 @@
+"""One peer of one system in its own process, told what to do line by line.
+
+Started as `worker.py SYSTEM NUMBER PEERS`. Each line on standard input is a JSON object with `do`;
+each line on standard output is one with `did`, and `done` comes by itself.
+
+    do      with                       did     with
+    join    first, dial                join    address, settle_s
+    warm                               warm    heard: from how many others
+    prepare the fields of a Workload   prepare
+    start   at_s (monotonic)           start;  later done, once all that was expected has come
+    results                            results delivered, wrong, cpu_s, peak_rss_kib …
+    stop                               stop;   then it ends
+"""
+
+import importlib
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from adapter import System
+from workloads import WARM_UP, Check, Workload, payloads
+
+_saying = threading.Lock()  # a line is written whole
+
+
+class Worker:
+    """Runs one peer, says what it is to say, and checks what comes."""
+
+    def __init__(self, system: str, me: int, peers: int) -> None:
+        module = importlib.import_module(f"system_{system}")
+        self._system: System = module.Adapter(self._take)
+        self._me = me
+        self._peers = peers
+        self._workload: Workload
+        self._check: Check | None = None
+        self._warm: set[bytes] = set()
+        self._cpu_s = 0.0
+        self._failure = ""
+
+    def serve(self) -> None:
+        """Do what each line says, until `stop` or the end of the input."""
+        for line in sys.stdin:
+            order = json.loads(line)
+            do = order.pop("do")
+            answer = getattr(self, f"do_{do}")(**order)
+            say({"did": do, **(answer or {})})
+            if do == "stop":
+                return
+
+    def do_join(self, first: str | None, dial: list[str]) -> dict[str, Any]:
+        address = self._system.join(first, dial)
+        return {"address": address, "settle_s": self._system.settle_s}
+
+    def do_warm(self) -> dict[str, Any]:
+        self._system.broadcast(WARM_UP + str(self._me).encode())
+        return {"heard": len(self._warm)}
+
+    def do_prepare(self, **workload: Any) -> None:
+        self._workload = Workload(**workload)
+        self._check = Check(self._workload, self._me, self._peers)
+
+    def do_start(self, at_s: float) -> None:
+        self._cpu_s = self._spent_s()
+        if self._workload.says(self._me):
+            threading.Thread(target=self._speak, args=[at_s], daemon=True).start()
+
+    def do_results(self) -> dict[str, Any]:
+        check = self._check
+        assert check is not None, "results are asked for after a workload"
+        delays_us = [[*key, delay] for key, delay in list(check.delays_us.items())]
+        return {
+            "expected": check.expected,
+            "delivered": check.delivered,
+            "wrong": check.wrong,
+            "duplicates": check.duplicates,
+            "last_s": check.last_s,
+            "delays_us": delays_us,
+            "cpu_s": self._spent_s() - self._cpu_s,
+            "peak_rss_kib": max(map(peak_rss_kib, [os.getpid(), *self._system.helper_pids()])),
+            "failure": self._failure,
+        }
+
+    def do_stop(self) -> None:
+        self._system.stop()
+
+    def _take(self, payload: bytes) -> None:
+        """A message of another peer."""
+        if self._check is None:
+            if payload.startswith(WARM_UP):
+                self._warm.add(bytes(payload))
+        elif self._check.take(payload):
+            say({"did": "done"})
+
+    def _speak(self, at_s: float) -> None:
+        """Say the whole workload, from the agreed instant on."""
+        workload = self._workload
+        try:
+            sleep_until(at_s)
+            if not workload.per_s:
+                self._system.broadcast_all(payloads(workload, self._me))
+                return
+            for number, payload in enumerate(payloads(workload, self._me), start=1):
+                self._system.broadcast(payload)
+                sleep_until(at_s + number / workload.per_s)
+        except Exception as error:  # whatever the system raises is part of its result
+            self._failure = f"{type(error).__name__}: {error}"
+
+    def _spent_s(self) -> float:
+        """Processor time of this process and of those that work for it, user and system."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        helpers = sum(map(cpu_s, self._system.helper_pids()))
+        return usage.ru_utime + usage.ru_stime + helpers
+
+
+def say(line: dict[str, Any]) -> None:
+    """One line to the conductor, from any thread."""
+    with _saying:
+        print(json.dumps(line), flush=True)
+
+
+def sleep_until(at_s: float) -> None:
+    time.sleep(max(0.0, at_s - time.monotonic()))
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of another process so far."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_rss_kib(pid: int) -> int:
+    """The most memory that a process ever held. (The kernel's `ru_maxrss` counts its parent in.)"""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+if __name__ == "__main__":
+    Worker(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])).serve()
+    os._exit(0)  # some systems leave threads behind that never end

@@ -1,0 +1,133 @@
+"""The benchmarks' own machinery: what is said, checked, counted and shown. Nothing is timed."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import run
+from conductor import DIALS, graph
+from figures import delays_ms, percentile, table
+from workloads import WORKLOADS, Check, Workload, payloads
+
+PLAIN = Workload("plain", count=5, size=40)
+TIMED = Workload("timed", count=5, size=40, senders=0, is_timed=True)
+
+
+# ---- what is said and checked
+
+
+@pytest.mark.parametrize("workload", [PLAIN, TIMED, *WORKLOADS.values()], ids=lambda w: w.name)
+def test_every_payload_said_is_taken_once(workload: Workload) -> None:
+    small = workload.scaled(3 / workload.count)
+    check = Check(small, me=1, peers=2)
+    said = list(payloads(small, me=0))
+    assert {len(payload) for payload in said} == {workload.size}
+    assert [check.take(payload) for payload in said] == [False, False, True]
+    assert (check.delivered, check.wrong, check.duplicates) == (3, 0, 0)
+    assert [check.take(payload) for payload in said] == [False] * 3
+    assert (check.delivered, check.duplicates) == (3, 3)
+
+
+@pytest.mark.parametrize("workload", [PLAIN, TIMED], ids=lambda w: w.name)
+def test_a_payload_with_any_other_byte_is_wrong(workload: Workload) -> None:
+    [payload, *_] = payloads(workload, me=0)
+    header_size = 14 if workload.is_timed else 6
+    for at in range(header_size, len(payload)):
+        check = Check(workload, me=1, peers=2)
+        check.take(payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :])
+        assert (check.delivered, check.wrong) == (0, 1)
+
+
+@pytest.mark.parametrize("wrong", [b"", b"x", b"\xff" * 40, b"\0" * 39, b"\0" * 41])
+def test_what_nobody_said_is_wrong(wrong: bytes) -> None:
+    check = Check(PLAIN, me=1, peers=2)
+    check.take(wrong)
+    assert (check.delivered, check.wrong) == (0, 1)
+
+
+def test_who_speaks_expects_the_others_alone() -> None:
+    assert [PLAIN.expected(me, peers=3) for me in range(3)] == [0, 5, 5]
+    assert [TIMED.expected(me, peers=3) for me in range(3)] == [10, 10, 10]
+
+
+def test_everybody_dials_four_earlier_ones() -> None:
+    dialled = graph(20)
+    for peer, earlier in enumerate(dialled):
+        assert len(set(earlier)) == min(peer, DIALS)
+        assert all(other < peer for other in earlier)
+    assert dialled == graph(20)
+
+
+# ---- figures
+
+
+def test_percentiles_are_samples_of_that_rank() -> None:
+    samples = list(range(1, 101))
+    random.Random(1).shuffle(samples)
+    assert [percentile(samples, p) for p in (0, 1, 50, 99, 100)] == [1, 1, 50, 99, 100]
+    assert percentile([7.0], 99) == 7.0
+
+
+def test_delays_are_those_to_each_and_to_the_last() -> None:
+    near, far = [[0, 0, 1000.0], [0, 1, 2000.0]], [[0, 0, 5000.0], [0, 1, 9000.0]]
+    assert delays_ms([near, [], far]) == {
+        "each_p50_ms": 2.0,
+        "each_p99_ms": 9.0,
+        "last_p50_ms": 5.0,
+        "last_p99_ms": 9.0,
+    }
+    assert set(delays_ms([[], []]).values()) == {None}
+
+
+def test_a_table_has_columns() -> None:
+    rows: list[dict[str, Any]] = [{"name": "x", "rate": 12345.6}, {"name": "longer", "rate": None}]
+    lines = table(rows, {"name": "who", "rate": "per second"})
+    assert lines == ["who     per second", "x           12,346", "longer           -"]
+
+
+def test_repeats_are_shown_as_their_median() -> None:
+    keys = {"peers": 8, "workload": "b", "system": "ours", "failure": ""}
+    rows = run.medians([{**keys, "deliveries_per_s": rate} for rate in (90.0, 100.0, 110.0)])
+    assert [(row["deliveries_per_s"], row["spread"]) for row in rows] == [(100.0, "10%")]
+
+
+# ---- the command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "none"], "'none'"),
+        (["--workloads", "a,e"], "'e'"),
+        (["--peers", "1"], "at least 2"),
+        (["--peers", "x"], "'x'"),
+        (["--repeat", "0"], "'0'"),
+    ],
+)
+def test_a_bad_argument_is_explained(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run.main(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_our_own_system_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three processes; every workload but the slow one, with a hundredth of the messages."""
+    file = tmp_path / "figures.json"
+    command = ["--only", "ours", "--peers", "3", "--workloads", "b,d", "--short"]
+    assert run.main([*command, "--json", str(file)]) == 0
+    report = json.loads(file.read_text())
+    assert {"cores", "cpu", "memory_gib", "kernel", "python", "commit"} <= report["machine"].keys()
+    by_workload = {measured["workload"]: measured for measured in report["runs"]}
+    assert by_workload["b"]["delivered"] == 2 * 2000
+    assert by_workload["d"]["delivered"] == 3 * 2 * 200
+    for measured in report["runs"]:
+        assert (measured["missing"], measured["wrong"], measured["duplicates"]) == (0, 0, 0)
+        assert measured["cpu_us_per_delivery"] > 0
+        assert measured["peak_rss_mib"] > 0
+    assert "deliveries/s" in capsys.readouterr().out
