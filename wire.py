@@ -121,6 +121,13 @@ def _read_str(body: _Body) -> str:
         raise body.wrong("UTF-8", repr(data)) from error
 
 
+def _read_payload(body: _Body) -> bytes:
+    size = body.number(4)
+    if size > MAX_PAYLOAD_BYTES:
+        raise body.wrong(f"at most {MAX_PAYLOAD_BYTES} bytes", size)
+    return body.take(size)
+
+
 def _read_address(body: _Body) -> Address:
     text = _read_str(body)
     try:
@@ -145,7 +152,7 @@ _CODECS: dict[Any, _Codec] = {
     int: (_U64.pack, lambda body: body.number(8)),
     bool: (lambda value: bytes([value]), _read_bool),
     str: (lambda value: _sized(_U16, value.encode()), _read_str),
-    bytes: (lambda value: _sized(_U32, value), lambda body: body.take(body.number(4))),
+    bytes: (lambda value: _sized(_U32, value), _read_payload),
     Address: (lambda value: _sized(_U16, str(value).encode()), _read_address),
     StreamKey: (lambda value: _sized(_U16, value), _read_stream),
 }
@@ -304,15 +311,14 @@ def _take_run(data: bytearray, start: int, end: int) -> tuple[Run, int]:
     stream = StreamKey(bytes(data[start + head : start + head + key_size]))
     stream_name(stream)  # raises WireError when it is none
     at, last, least = start + 4 + length, first, head - 4 + key_size
+    most = least + MAX_PAYLOAD_BYTES
     while end - at >= head:
         length, kind, number, size = unpack(data, at)
         stop = at + 4 + length
         if kind != BROADCAST or number != last + 1 or size != key_size:
             break
-        if stop > end or length < least or not data.startswith(stream, at + head):
-            break
-        if length > MAX_FRAME_BYTES:
-            break
+        if stop > end or not least <= length <= most or not data.startswith(stream, at + head):
+            break  # the next call tells whether it is a fault
         last, at = number, stop
     if last == MAX_NUMBER:
         raise WireError(f"broadcast.number: expected less than {MAX_NUMBER}, got {last}")
@@ -327,6 +333,8 @@ def _broadcast_head(data: bytearray, at: int) -> tuple[int, int, int, int]:
     head: tuple[int, int, int, int] = _BROADCAST_HEAD.unpack_from(data, at)
     if head[3] > length - (_BROADCAST_HEAD.size - 4):
         raise WireError(f"broadcast.stream: expected {head[3]} bytes, got {length - 11}")
+    if length - (_BROADCAST_HEAD.size - 4) - head[3] > MAX_PAYLOAD_BYTES:
+        raise WireError(f"broadcast: expected at most {MAX_PAYLOAD_BYTES} bytes of payload")
     if not 1 <= head[2] < MAX_NUMBER:
         raise WireError(f"broadcast.number: expected 1 or more, got {head[2]}")
     return head

@@ -273,11 +273,13 @@ def test_the_largest_payload_passes() -> None:
     assert heard(encode(direct)) == [direct]
 
 
-def test_a_frame_may_have_its_largest_size_and_not_a_byte_more() -> None:
-    room = MAX_FRAME_BYTES - len(new_run(key(1), 1, b"").data) + 4
-    largest, larger = (new_run(key(1), 1, bytes(size)) for size in (room, room + 1))
-    assert heard(largest.data) == [largest]
+def test_a_payload_a_byte_too_large_is_refused() -> None:
+    larger = new_run(key(1), 2, bytes(MAX_PAYLOAD_BYTES + 1))
     assert refused(larger.data)
+    assert refused(new_run(key(1), 1, b"").data + larger.data)
+    address = Address("host", 1)
+    head = sized(str(address).encode()) + (MAX_PAYLOAD_BYTES + 1).to_bytes(4, "big")
+    assert refused(framed(14, head + bytes(MAX_PAYLOAD_BYTES + 1)))
 
 
 @pytest.mark.parametrize("length", [0, MAX_FRAME_BYTES + 1, 2**31, 2**32 - 1])
