@@ -55,6 +55,7 @@ class Suspicion:
 
     reason: str
     deadline_s: float
+    attempts: int = 1  # of our own, under way
     has_tried: bool = False  # our own attempt came to nothing
     has_called: bool = False  # the witnesses, if there are any
     awaited: set[Address] = field(default_factory=set)  # witnesses whose opinion is still out
@@ -69,6 +70,7 @@ class Liveness:
         self._rng = rng
         self._health: dict[Address, Health] = {}
         self._suspicions: dict[Address, Suspicion] = {}
+        self._retries: list[Address] = []  # to be tried again, not yet collected by the node
 
     # ---- neighbours ----
 
@@ -110,7 +112,7 @@ class Liveness:
         if late_s < 0:
             return Finding.NOTHING
         if late_s > self._tunables.own_lateness_s:
-            self.forgive_all()
+            self.forgive_all(now_s)
         health.looked_s = now_s
         if self.is_suspect(neighbour):
             return Finding.NOTHING
@@ -125,11 +127,26 @@ class Liveness:
         """The number of the latest request to this neighbour."""
         return self._health[neighbour].requests
 
-    def forgive_all(self) -> None:
-        """We were late ourselves: what looked like silence was our own sleep."""
-        self._suspicions.clear()
+    def forgive_all(self, now_s: float) -> None:
+        """We were late ourselves: what looked like silence was our own sleep.
+
+        Whose link broke has no other chance to be tested: such a case is tried anew.
+        """
+        for accused, suspicion in list(self._suspicions.items()):
+            if accused in self._health:
+                del self._suspicions[accused]
+            else:
+                attempts = suspicion.attempts + 1
+                deadline_s = now_s + 2 * self._tunables.probe_timeout_s
+                self._suspicions[accused] = Suspicion(suspicion.reason, deadline_s, attempts)
+                self._retries.append(accused)
         for health in self._health.values():
             health.unanswered = 0
+
+    def collect_retries(self) -> list[Address]:
+        """Whom the caller is to try again."""
+        retries, self._retries = self._retries, []
+        return retries
 
     # ---- cases ----
 
@@ -166,6 +183,9 @@ class Liveness:
             return self._close(accused, Finding.DEAD)
         if outcome is Tried.ECHOED:
             return self._close(accused, Finding.CLEARED)
+        suspicion.attempts -= 1
+        if suspicion.attempts > 0:
+            return Finding.NOTHING  # it began before we slept, and proves nothing
         suspicion.has_tried = True
         return self._weigh(accused) if suspicion.has_called else Finding.SUSPECT
 

@@ -94,9 +94,9 @@ class Node:
         """Whatever is due by now; to be called every `tick_interval_s`."""
         late_s = now_s - self._tick_s - IDLE_TICK_INTERVAL_S
         if late_s > self._tunables.own_lateness_s:
-            self.liveness.forgive_all()
+            self.liveness.forgive_all(now_s)
         self._tick_s = now_s
-        actions = []
+        actions: list[Action] = [Try(accused) for accused in self.liveness.collect_retries()]
         for accused, reason, finding in self.liveness.lapsed(now_s):
             actions += self._settle(accused, reason, finding, now_s)
         if (neighbour := self.overlay.exchange(now_s)) is not None:

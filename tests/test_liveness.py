@@ -338,12 +338,37 @@ def test_a_little_lateness_is_no_excuse() -> None:
     assert liveness.test(A, almost_s - 0.1) is Finding.SUSPECT
 
 
-def test_to_forgive_is_to_close_every_case_and_count_anew() -> None:
+def test_to_forgive_is_to_close_every_case_of_a_neighbour_and_count_anew() -> None:
     liveness = accused(accused(watching(A, B, C), A), B)
-    liveness.forgive_all()
+    liveness.forgive_all(50.0)
     assert not liveness.has_cases
+    assert liveness.collect_retries() == []
     assert liveness.lapsed(100.0) == []
     assert liveness.tried(A, Tried.SILENT) is Finding.NOTHING
+
+
+def test_the_case_of_who_has_no_link_any_more_is_tried_anew() -> None:
+    liveness = accused(watching(B, C), A)
+    liveness.forgive_all(50.0)
+    assert liveness.lapsed(50.1) == []
+    assert liveness.collect_retries() == [A]
+    assert liveness.collect_retries() == []
+    assert liveness.tried(A, Tried.SILENT) is Finding.NOTHING  # it began before we slept
+    assert liveness.tried(A, Tried.SILENT) is Finding.SUSPECT
+    assert liveness.call_witnesses(A, 51.0)
+    [(who, reason, finding)] = liveness.lapsed(60.0)
+    assert (who, reason, finding) == (A, "silent", Finding.DEAD)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "finding"), [(Tried.REFUSED, Finding.DEAD), (Tried.ECHOED, Finding.CLEARED)]
+)
+def test_an_attempt_from_before_we_slept_counts_if_it_had_an_answer(
+    outcome: Tried, finding: Finding
+) -> None:
+    liveness = accused(watching(B), A)
+    liveness.forgive_all(50.0)
+    assert liveness.tried(A, outcome) is finding
 
 
 def silent_together(silent: list[Address], talking: list[Address]) -> Liveness:

@@ -120,6 +120,14 @@ def test_a_peer_that_was_asleep_accuses_nobody() -> None:
     assert neighbours(node) == addresses(1, 2, 3)
 
 
+def test_a_peer_that_slept_still_finds_out_about_a_link_that_broke_before() -> None:
+    node = node_of(1)
+    assert of(Try, node.link_down(address(1), "lost", now_s=0)) == [Try(address(1))]
+    assert of(Try, node.tick(now_s=100)) == [Try(address(1))]
+    actions = node.tried(address(1), Tried.REFUSED, now_s=100)
+    assert of(Report, actions) == [Report(address(1))]
+
+
 # ---- opinions for others -------------------------------------------------------------------------
 
 
