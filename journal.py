@@ -3,7 +3,7 @@
 Knows how an event looks and writes it; knows nothing of what the events mean. A line is written by
 a single `write` on a file opened for appending, so many processes share one log and every line
 stays whole. Whatever text came from the network is quoted and escaped: nobody else can forge a
-line.
+line. A long text is cut in the log, and whole in the JSON.
 """
 
 import base64
@@ -20,6 +20,8 @@ from typing import Any
 from messages import Address
 
 Event = dict[str, Any]  # has at least "event", "at" (seconds since the epoch) and "self"
+
+MAX_SHOWN_CHARS = 4096  # of one value in the log: a person reads less, and a message may have 1 MiB
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:%\[\]/-]+")
 _log = logging.getLogger("peer-to-peer")
@@ -93,6 +95,8 @@ _LEADING = ("event", "at", "self")
 def _shown(key: str, value: object) -> str:
     """A value as it stands in a log line: numbers and addresses plain, all other text quoted."""
     text = str(value)
+    if len(text) > MAX_SHOWN_CHARS:
+        text = f"{text[:MAX_SHOWN_CHARS]}… ({len(text)} characters)"
     if key not in _FREE_TEXT and _PLAIN.fullmatch(text):
         return text
     return '"' + printable(text).replace('"', '\\"') + '"'

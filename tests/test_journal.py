@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from journal import Event, Journal, log_line, payload_details, printable
+from journal import MAX_SHOWN_CHARS, Event, Journal, log_line, payload_details, printable
 from messages import Address
 from pure import ADDRESSES, ANY_TEXT, address
 
@@ -104,6 +104,14 @@ def test_what_somebody_wrote_is_quoted_even_if_it_looks_plain(key: str) -> None:
 def test_whatever_else_is_not_plain_is_quoted(text: str) -> None:
     assert ' origin="' in log_line(event(origin=text))
     assert read_back(log_line(event(origin=text))) == {"origin": text}
+
+
+@pytest.mark.parametrize("key", ["text", "base64"])
+def test_a_long_text_is_cut_in_the_log_and_says_how_long_it_was(key: str) -> None:
+    longest, longer = "x" * MAX_SHOWN_CHARS, "x" * (MAX_SHOWN_CHARS + 1)
+    assert read_back(log_line(event(**{key: longest}))) == {key: longest}
+    cut = f"{longest}… ({len(longer)} characters)"
+    assert read_back(log_line(event(**{key: longer}))) == {key: cut}
 
 
 # ---- text for a terminal -------------------------------------------------------------------------
