@@ -276,15 +276,21 @@ class Screen:
             if self.is_gone:
                 return
             try:
-                sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
-                sys.stdout.buffer.flush()
-            except (OSError, ValueError):  # as in `peer.py --json | head -1`: time to stop
+                _write_whole(line.encode("utf-8", "backslashreplace") + b"\n")
+            except OSError:  # as in `peer.py --json | head -1`: time to stop
                 self.is_gone = True
                 end()
 
 
+def _write_whole(data: bytes) -> None:
+    """Past the buffer of `sys.stdout`: a thread that waits for a reader would keep it locked."""
+    while data:
+        data = data[os.write(1, data) :]
+
+
 # ---- running -------------------------------------------------------------------------------------
 
+CLOSING_TIMEOUT_S = 2.0  # what is not done by then waits for somebody who does not read
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -305,7 +311,9 @@ def run(program: Callable[[contextlib.ExitStack], int]) -> int:
         signal.sigwait(_STOP_SIGNALS)
         if not codes and is_terminal():
             print(file=sys.stderr)  # what follows shall not stand behind the ^C
-        closing.close()
+        closer = threading.Thread(target=closing.close, daemon=True)
+        closer.start()
+        closer.join(CLOSING_TIMEOUT_S)
     return codes[0] if codes else SUCCESS
 
 

@@ -47,6 +47,7 @@ class Delivery:
         self._unclaimed: deque[Run] = deque()  # came before anybody listened
         self._unclaimed_size = 0
         self._is_over = threading.Event()
+        self._is_cut_short = False
 
     # ---- for any thread ----
 
@@ -71,6 +72,10 @@ class Delivery:
         """No message follows: iterators end once they have given out theirs."""
         self._is_over.set()
 
+    def cut_short(self) -> None:
+        """The time is up: what the program has not been given by now is dropped."""
+        self._is_cut_short = True
+
     # ---- for the thread that delivers ----
 
     def hand_over(self, items: Iterable[Run | Gap]) -> None:
@@ -80,7 +85,7 @@ class Delivery:
             if isinstance(item, Run):
                 runs.append(item)
             if self._record is not None:
-                _record_item(self._record, item)
+                self._record_item(self._record, item)
         if self._callbacks or self._mailboxes:
             runs = [*self._unclaimed, *runs]
             self._unclaimed.clear()
@@ -109,6 +114,8 @@ class Delivery:
             messages = [Message(origin, seq, payload, boot_ms) for seq, payload in numbered]
             for callback in self._callbacks:
                 for message in messages:
+                    if self._is_cut_short:
+                        return
                     self._call(callback, message)
             for mailbox in self._mailboxes:
                 self._put(mailbox, messages)
@@ -145,13 +152,14 @@ class Delivery:
         while self._unclaimed_size > self._keep_bytes:
             self._unclaimed_size -= len(self._unclaimed.popleft().data)
 
-
-def _record_item(record: Callable[..., None], item: Run | Gap) -> None:
-    """The events of a run's messages, or of a gap."""
-    name = stream_name(item.stream)
-    whose = {"origin": str(name.origin), "boot_ms": name.boot_ms}
-    if isinstance(item, Gap):
-        record("gap", **whose, first_seq=item.first, last_seq=item.last)
-        return
-    for seq, payload in enumerate(item.payloads(), start=item.first):
-        record("message", **whose, seq=seq, **payload_details(payload))
+    def _record_item(self, record: Callable[..., None], item: Run | Gap) -> None:
+        """The events of a run's messages, or of a gap."""
+        name = stream_name(item.stream)
+        whose = {"origin": str(name.origin), "boot_ms": name.boot_ms}
+        if isinstance(item, Gap):
+            record("gap", **whose, first_seq=item.first, last_seq=item.last)
+            return
+        for seq, payload in enumerate(item.payloads(), start=item.first):
+            if self._is_cut_short:
+                return
+            record("message", **whose, seq=seq, **payload_details(payload))

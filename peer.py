@@ -160,6 +160,8 @@ class Peer:
         self._threads.join(deadline_s)
         self._driver.end()
         self._delivery.close()
+        self._delivering.join(deadline_s)
+        self._delivery.cut_short()
         self._delivering.join(deadline_s + 0.2)
         self._record("stopped", reason=reason)
         self._journal.close()

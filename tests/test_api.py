@@ -128,6 +128,27 @@ def test_a_callback_may_stop_its_peer(embedded: Embedded) -> None:
     wait_until(lambda: not first.neighbours(), what="no neighbour any more")
 
 
+def test_a_slow_listener_hears_nothing_after_stopped(embedded: Embedded) -> None:
+    events: list[str] = []
+
+    def listen(event: dict[str, object]) -> None:
+        events.append(str(event["event"]))
+        if event["event"] == "message":
+            let_pass(0.05)
+
+    first = embedded.peer()
+    second = embedded.peer(join=[first.address], on_event=listen)
+    wait_until(first.neighbours, what="the two as neighbours")
+    for _ in range(200):  # ten seconds of listening; a stop takes two at most
+        first.broadcast(b"x")
+    wait_until(lambda: "message" in events, what="the first message")
+    second.stop()
+    heard = list(events)
+    let_pass(0.3)
+    assert events == heard
+    assert events[-1] == "stopped"
+
+
 # ---- messages
 
 

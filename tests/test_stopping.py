@@ -193,6 +193,19 @@ def test_who_reads_the_events_may_go_away(programs: Programs, script: str) -> No
         assert b"Traceback" not in program.stderr.read()
 
 
+def test_a_peer_stops_although_nobody_reads_its_events(programs: Programs) -> None:
+    speaker = programs.peer()
+    arguments = programs.arguments("peer.py", free_port(), "--join", speaker.address, "--json")
+    with subprocess.Popen(
+        [sys.executable, *arguments], env=programs.environment, stdout=subprocess.PIPE
+    ) as program:
+        speaker.wait_for("neighbour_up")
+        speaker.say(*["x" * 10_000] * 100)  # a pipe holds 64 KiB
+        wait_until(lambda: len(programs.logged("message")) >= 7, what="events that nobody reads")
+        program.terminate()
+        assert program.wait(STOP_LIMIT_S) == 0
+
+
 def test_a_port_is_free_again_at_once(programs: Programs) -> None:
     """A restart on the same port must not fail because old connections linger."""
     seed, [peer, _] = programs.network(2)
