@@ -290,7 +290,7 @@ def _write_whole(data: bytes) -> None:
 
 # ---- running -------------------------------------------------------------------------------------
 
-CLOSING_TIMEOUT_S = 2.0  # what is not done by then waits for somebody who does not read
+CLOSING_TIMEOUT_S = 2.5  # what is not done by then waits for somebody who does not read
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
