@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 import termios
 import threading
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from journal import Event, printable
-from messages import Address, AddressInUse, BadAddress
+from messages import Address, AddressInUse, BadAddress, NetworkError
 from settings import CONFIG_FILE, LOG_FILE, VERSION
 
 T = TypeVar("T")
@@ -133,12 +134,15 @@ class Prompt:
 def started(given: int | None, prompt: Prompt, start: Callable[[int], T], as_json: bool) -> T:
     """What `start` makes at the port given, or else asked for; a busy one is asked for again.
 
-    Ends the program with exit code 2 and one line when it cannot be started.
+    Tells the service manager, if there is one. Ends the program with exit code 2 and one line when
+    it cannot be started.
     """
     while True:
         port = answer(prompt, port_number, as_json) if given is None else given
         try:
-            return start(port)
+            program = start(port)
+            tell_manager("READY=1")
+            return program
         except AddressInUse as error:
             complain(str(error))
             if given is not None or not is_terminal():
@@ -223,6 +227,7 @@ _SENTENCES = {
     "message": "{origin} says: {text}",
     "direct": "{origin} says to you alone: {text}",
     "gap": "messages {first_seq} to {last_seq} of {origin} are lost: nobody has them any more",
+    "config_read": "read the list of seeds again: {seeds}",
     "isolated": "no neighbour left and none reachable; trying on",
     "peer_registered": "{peer} registered; peers: {peers}",
     "peer_removed": "{peer} removed: {reason}; peers: {peers}",
@@ -291,27 +296,39 @@ def _write_whole(data: bytes) -> None:
 # ---- running -------------------------------------------------------------------------------------
 
 CLOSING_TIMEOUT_S = 2.5  # what is not done by then waits for somebody who does not read
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run(program: Callable[[contextlib.ExitStack], int]) -> int:
+class Running(contextlib.ExitStack):
+    """A program that runs: what is to be done at its end (as with any stack), and on SIGHUP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reload: Callable[[], object] = lambda: None  # may raise OSError, NetworkError
+
+
+def run(program: Callable[[Running], int]) -> int:
     """Run a program until it ends by itself, or by Ctrl-C or SIGTERM. Returns the exit code.
 
-    The program runs in a thread of its own, and leaves with the stack what is to be done at the
-    end; this thread waits for a signal. (A handler would run only when the main thread gets to it,
-    and a signal that comes just before a blocking call would be slept over.)
+    SIGHUP makes it read its files again; from a terminal that is closed, it ends the program. The
+    program runs in a thread of its own, and this thread waits for a signal. (A handler would run
+    only when the main thread gets to it, and a signal that comes just before a blocking call would
+    be slept over.)
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # inherited by every thread
-    closing = contextlib.ExitStack()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # inherited by every thread
+    running = Running()
     codes: list[int] = []
-    body = threading.Thread(target=_run_body, args=(program, closing, codes), daemon=True)
+    body = threading.Thread(target=_run_body, args=(program, running, codes), daemon=True)
+    has_terminal = any(map(os.isatty, (0, 1, 2)))
     with _terminal_as_it_was():
         body.start()
-        signal.sigwait(_STOP_SIGNALS)
+        while signal.sigwait(_SIGNALS) == signal.SIGHUP and not has_terminal:
+            _reload(running)
+        tell_manager("STOPPING=1")
         if not codes and is_terminal():
             print(file=sys.stderr)  # what follows shall not stand behind the ^C
-        closer = threading.Thread(target=closing.close, daemon=True)
+        closer = threading.Thread(target=running.close, daemon=True)
         closer.start()
         closer.join(CLOSING_TIMEOUT_S)
     return codes[0] if codes else SUCCESS
@@ -322,14 +339,30 @@ def end() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run_body(
-    program: Callable[[contextlib.ExitStack], int],
-    closing: contextlib.ExitStack,
-    codes: list[int],
-) -> None:
+def tell_manager(state: str) -> None:
+    """`READY=1` and the like to the service manager, if one started this program (sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.connect(path.replace("@", "\0", 1) if path.startswith("@") else path)
+            manager.send(state.encode())
+    except OSError as error:
+        complain(f"the service manager cannot be told {state}: {error.strerror}")
+
+
+def _reload(running: Running) -> None:
+    try:
+        running.reload()
+    except (OSError, NetworkError) as error:
+        complain(f"not all was read again: {error}")
+
+
+def _run_body(program: Callable[[Running], int], running: Running, codes: list[int]) -> None:
     code = FAILURE
     try:
-        code = program(closing)
+        code = program(running)
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else SUCCESS
     finally:
@@ -347,7 +380,8 @@ def _terminal_as_it_was() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # it was closed
+            termios.tcsetattr(0, termios.TCSANOW, before)
 
 
 def wait_for_ever() -> NoReturn:

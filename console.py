@@ -1,7 +1,6 @@
 """The programs `seed.py` and `peer.py` as a person meets them, and a peer's console."""
 
 import argparse
-import contextlib
 import importlib
 import threading
 import time
@@ -12,6 +11,7 @@ from command_line import (
     FAILURE,
     SUCCESS,
     Prompt,
+    Running,
     Screen,
     address_text,
     argument,
@@ -57,7 +57,7 @@ def run_peer() -> int:
     return run(_peer_program)
 
 
-def _seed_program(closing: contextlib.ExitStack) -> int:
+def _seed_program(running: Running) -> int:
     arguments_parser = parser("Start one seed: it introduces peers to each other.")
     arguments_parser.add_argument(
         "port", nargs="?", type=argument(port_number), metavar="PORT", help="asked if left out"
@@ -74,15 +74,16 @@ def _seed_program(closing: contextlib.ExitStack) -> int:
             log=arguments.log,
             on_event=screen.show,
         )
-        closing.callback(seed.stop, "told to stop")
+        running.callback(seed.stop, "told to stop")
         seed.start()
+        running.reload = seed.reload
         return seed
 
     started(arguments.port, Prompt("Port of this seed", 12345), start, arguments.json)
     wait_for_ever()
 
 
-def _peer_program(closing: contextlib.ExitStack) -> int:
+def _peer_program(running: Running) -> int:
     arguments = _peer_parser().parse_args()
     screen = Screen(arguments.json)
     past: deque[str] = deque(maxlen=REMEMBERED_MESSAGES)
@@ -107,8 +108,9 @@ def _peer_program(closing: contextlib.ExitStack) -> int:
             verbose=arguments.verbose,
             on_event=show,
         )
-        closing.callback(peer.stop, "told to stop")
+        running.callback(peer.stop, "told to stop")
         peer.start()
+        running.reload = peer.reload
         return peer
 
     prompt = Prompt("Port of this peer", 0, shown="a free one")

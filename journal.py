@@ -7,6 +7,7 @@ line. A long text is cut in the log, and whole in the JSON.
 """
 
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from messages import Address
 Event = dict[str, Any]  # has at least "event", "at" (seconds since the epoch) and "self"
 
 MAX_SHOWN_CHARS = 4096  # of one value in the log: a person reads less, and a message may have 1 MiB
+LOOK_INTERVAL_S = 1.0  # how often a log is looked for under its name
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:%\[\]/-]+")
 _log = logging.getLogger("peer-to-peer")
@@ -38,9 +40,10 @@ class Journal:
         self._on_event = on_event
         self._lock = threading.Lock()  # guards the handle, so that no line goes to a reused one
         self._handle = -1
-        self._is_complaining = False
+        self._looked_s = 0.0  # when it was last seen whether the file is still that of its name
+        self._complaint = ""  # the latest
         if path is not None:
-            self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self._handle = _open(path)
 
     @property
     def is_heard(self) -> bool:
@@ -63,6 +66,11 @@ class Journal:
         """Our own fault, or a callback's: the exception being handled, with its traceback."""
         self.record("error", reason=what, traceback=traceback.format_exc())
 
+    def reopen(self) -> None:
+        """If the file was moved away, begin a new one of its name now, and not a second later."""
+        with self._lock:
+            self._looked_s = 0.0
+
     def close(self) -> None:
         """Record no further lines in the file; the listener still hears. May be called twice."""
         with self._lock:
@@ -72,12 +80,33 @@ class Journal:
 
     def _append(self, line: str) -> None:
         try:
-            os.write(self._handle, line.encode("utf-8", "backslashreplace"))
-            self._is_complaining = False
+            if time.monotonic() >= self._looked_s + LOOK_INTERVAL_S:
+                self._follow_name()
         except OSError as error:
-            if not self._is_complaining:  # once, not once per line
-                self._is_complaining = True
-                _log.error("%s: cannot write to %s: %s", self.me, self._path, error)
+            self._complain(error)  # and go on with the file that we have
+        try:
+            os.write(self._handle, line.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            self._complain(error)
+
+    def _follow_name(self) -> None:
+        """Whoever rotates logs moves the file away; what follows belongs to a new one."""
+        self._looked_s = time.monotonic()
+        assert self._path is not None, "called with an open file"
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._handle)):
+                return
+        moved, self._handle = self._handle, _open(self._path)
+        os.close(moved)
+
+    def _complain(self, error: OSError) -> None:
+        if str(error) != self._complaint:  # once, not once per line
+            self._complaint = str(error)
+            _log.error("%s: cannot write to %s: %s", self.me, self._path, error)
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
 
 def log_line(event: Event) -> str:

@@ -9,6 +9,7 @@ import errno
 import logging
 import random
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -93,6 +94,37 @@ class Connection:
         self.socket.close()
 
 
+class Connections:
+    """Those open at one peer or seed, to be ended all at once when it stops."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards what follows
+        self._open: set[Connection] = set()
+        self._is_over = False
+
+    @contextlib.contextmanager
+    def including(self, connection: Connection) -> Iterator[None]:
+        """While this lasts, `abort` ends the connection; at once if it came before."""
+        with self._lock:
+            self._open.add(connection)
+            is_over = self._is_over
+        if is_over:
+            connection.abort()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+
+    def abort(self) -> None:
+        """End them all, and those that are still to come."""
+        with self._lock:
+            self._is_over = True
+            connections = list(self._open)
+        for connection in connections:
+            connection.abort()
+
+
 class Listener:
     """A bound socket that accepts connections."""
 
@@ -134,6 +166,22 @@ def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]
         raise BadAddress(f"no address found for the host {host!r:.80}") from error
     family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     return family, (str(address[0]), int(address[1]))
+
+
+def each_of(address: Address) -> list[Address]:
+    """The addresses behind a name that stands for many machines; else this one as it is.
+
+    A name with one IPv4 and one IPv6 address is one machine. Raises OSError when the name is not
+    known, or the name service is silent.
+    """
+    try:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, "no host name") from error
+    hosts = [str(entry[4][0]) for entry in found]
+    families = [[h for h in hosts if ":" not in h], [h for h in hosts if ":" in h]]
+    most = max(families, key=len)
+    return [Address(host, address.port) for host in most] if len(most) > 1 else [address]
 
 
 def dial(address: Address, timeout_s: float) -> Connection:

@@ -19,7 +19,16 @@ from actions import Action, Dial, Notify, Report, Try
 from delivery import Delivery, Message
 from driver import Driver, Link, now_s
 from journal import Event, Journal
-from link import Connection, Listener, advertised, ask, dial, reason_of, try_address
+from link import (
+    Connection,
+    Connections,
+    Listener,
+    advertised,
+    ask,
+    dial,
+    reason_of,
+    try_address,
+)
 from messages import (
     MAX_PAYLOAD_BYTES,
     Address,
@@ -109,7 +118,7 @@ class Peer:
         self._state_lock = threading.Lock()  # guards what follows
         self._is_started = False
         self._stopping = threading.Event()
-        self._handshakes: set[Connection] = set()  # under way, to be cut short by `stop`
+        self._handshakes = Connections()  # under way, to be cut short by `stop`
 
     # ---- for the program ----
 
@@ -138,9 +147,7 @@ class Peer:
         rng = random.Random()
         node = Node(self._me, self._tunables, rng, now_s(), wants_history=not self._no_history)
         self._driver = Driver(node, self._is_verbose, self._carry_out)
-        self._registration = Registration(
-            self._me, self._seeds.listed, self._tunables, rng, self._notify
-        )
+        self._registration = Registration(self._me, self._seeds, self._tunables, rng, self._notify)
         self._threads = Threads(str(self._me.origin), self._journal.failure)
         self._delivering = Threads(str(self._me.origin), self._journal.failure)
 
@@ -150,11 +157,9 @@ class Peer:
             if not self._is_started or self._stopping.is_set():
                 return
             self._stopping.set()
-            handshakes = list(self._handshakes)
         self._listener.abort()
         self._registration.wake()
-        for connection in handshakes:
-            connection.abort()
+        self._handshakes.abort()
         deadline_s = now_s() + STOP_TIMEOUT_S
         self._driver.leave(reason, self._tunables.flush_timeout_s)
         self._threads.join(deadline_s)
@@ -272,6 +277,12 @@ class Peer:
         self._check_running()
         return self._driver.is_heard()
 
+    def reload(self) -> None:
+        """Read the list of seeds again, and open the log file anew. Raises NotRunning."""
+        self._check_running()
+        self._journal.reopen()
+        self._registration.reload()
+
     # ---- threads of the peer ----
 
     def listen(self) -> None:
@@ -288,7 +299,7 @@ class Peer:
     def handle_peer(self, connection: Connection) -> None:
         """Serve whoever connected: a new neighbour until its link ends, anybody else once."""
         try:
-            with self._handshake(connection):
+            with self._handshakes.including(connection):
                 first = connection.receive_one(self._tunables.handshake_timeout_s)
             match first:
                 case Hello():
@@ -411,19 +422,6 @@ class Peer:
             self._driver.decide(node.dial_failed, action.address, Dialled.SILENT)
         finally:
             connection.close()
-
-    @contextlib.contextmanager
-    def _handshake(self, connection: Connection) -> Iterator[None]:
-        """For as long as the other side has not said who it is, `stop` may end the connection."""
-        with self._state_lock:
-            self._handshakes.add(connection)
-            if self._stopping.is_set():
-                connection.abort()
-        try:
-            yield
-        finally:
-            with self._state_lock:
-                self._handshakes.discard(connection)
 
     def _adopt(self, connection: Connection, dialled: Address, welcome: Welcome) -> None:
         adopted = self._driver.adopt(connection, dialled, welcome)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from link import Connection, ask, dial, reason_of
+from link import Connection, ask, dial, each_of, reason_of
 from messages import (
     Address,
     Bye,
@@ -32,6 +32,7 @@ from settings import Tunables, read_seeds
 _log = logging.getLogger("peer-to-peer")
 
 LOOK_INTERVAL_S = 0.5  # how often the connections to the seeds are looked at
+NAMES_INTERVAL_S = 10.0  # how often the name service is asked; a seed may come back elsewhere
 
 
 class SeedSource:
@@ -41,9 +42,23 @@ class SeedSource:
         self._given = None if given is None else list(given)
         self._config = config
         self._complaints: set[str] = set()
+        self._behind: dict[Address, list[Address]] = {}  # names, and the seeds they stand for
+        self._asked_s = float("-inf")  # when the name service was asked
 
     def listed(self) -> list[Address]:
-        """The seeds; each fault of the file is reported once."""
+        """The seeds, each behind a name that stands for many; each fault is reported once."""
+        named = self._named()
+        if time.monotonic() >= self._asked_s + NAMES_INTERVAL_S or named != list(self._behind):
+            self._behind = {name: self._behind_name(name) for name in named}
+            self._asked_s = time.monotonic()
+        return list(dict.fromkeys(seed for seeds in self._behind.values() for seed in seeds))
+
+    def look_anew(self) -> None:
+        """Ask the name service next time, and report faults again."""
+        self._asked_s = float("-inf")
+        self._complaints.clear()
+
+    def _named(self) -> list[Address]:
         if self._given is not None:
             return self._given
         try:
@@ -54,6 +69,12 @@ class SeedSource:
         for complaint in listed.complaints:
             self._complain(complaint)
         return listed.seeds
+
+    def _behind_name(self, name: Address) -> list[Address]:
+        try:
+            return each_of(name)
+        except OSError:  # while the name service is silent, what it said last holds
+            return self._behind.get(name, [name])
 
     def _complain(self, complaint: str) -> None:
         if complaint not in self._complaints:
@@ -78,13 +99,13 @@ class Registration:
     def __init__(
         self,
         me: StreamName,
-        list_seeds: Callable[[], Iterable[Address]],
+        source: SeedSource,
         tunables: Tunables,
         rng: random.Random,
         notify: Callable[..., None],
     ) -> None:
         self._me = me
-        self._list_seeds = list_seeds
+        self._source = source
         self._tunables = tunables
         self._rng = rng
         self._notify = notify  # records an event; called by the thread that runs `keep` alone
@@ -92,12 +113,18 @@ class Registration:
         self._preferred: list[Address] = []  # our majority; others stand in while one is down
         self._reports: deque[Address] = deque(maxlen=1000)
         self._has_news = threading.Event()
+        self._is_reloading = False
 
     # ---- for any thread ----
 
     def report(self, dead: Address) -> None:
         """Leave word that a peer is dead; the seeds are told at once."""
         self._reports.append(dead)
+        self._has_news.set()
+
+    def reload(self) -> None:
+        """Let `keep` read the list of seeds at once, and say so."""
+        self._is_reloading = True
         self._has_news.set()
 
     def wake(self) -> None:
@@ -117,6 +144,10 @@ class Registration:
             if self._has_news.is_set():
                 self._has_news.clear()
                 self._send_reports()
+            if self._is_reloading:
+                self._is_reloading = False
+                self._source.look_anew()
+                self._notify("config_read", seeds=len(self._source.listed()))
             if not stopping.is_set() and self.connect():
                 has_changed()
         self._say_goodbye()
@@ -152,7 +183,7 @@ class Registration:
         Returns whether we were registered with one that is gone.
         """
         has_lost = False
-        listed = list(self._list_seeds())
+        listed = self._source.listed()
         for seed, contact in self._contacts.items():
             if seed not in listed and contact.connection is not None:
                 self._lost(seed, contact, "taken off the list")

@@ -17,7 +17,7 @@ from typing import Self
 import settings
 from directory import Directory
 from journal import Event, Journal
-from link import Connection, Listener, advertised, try_address
+from link import Connection, Connections, Listener, advertised, try_address
 from liveness import Tried
 from messages import (
     Address,
@@ -74,9 +74,9 @@ class Seed:
         self._log_file = log
         self._on_event = on_event
         self._tunables = tunables or Tunables()
-        self._lock = threading.Lock()  # guards the directory, the connections and the flag
+        self._lock = threading.Lock()  # guards the directory and the flag
         self._directory = Directory(self._tunables, random.Random())
-        self._connections: set[Connection] = set()
+        self._connections = Connections()
         self._is_started = False
         self._stopping = threading.Event()
 
@@ -109,21 +109,25 @@ class Seed:
         """List this seed in the config file. Raises OSError."""
         settings.add_seed(self._config, self._me)
 
+    def reload(self) -> None:
+        """Read the config file again, and be listed there; open the log anew. Raises OSError."""
+        self.config_entry()
+        self._journal.reopen()
+        self._journal.record("config_read", seeds=len(settings.read_seeds(self._config).seeds))
+
     def stop(self, reason: str = "asked to") -> None:
         """Leave the list, close every connection, join the threads. May be called twice."""
         with self._lock:
             if not self._is_started or self._stopping.is_set():
                 return
             self._stopping.set()
-            connections = list(self._connections)
         deadline_s = time.monotonic() + STOP_TIMEOUT_S
         try:
             settings.remove_seed(self._config, self._me)
         except OSError as error:
             _log.warning("%s stays listed in %s: %s", self._me, self._config, error)
         self._listener.abort()
-        for connection in connections:
-            connection.abort()
+        self._connections.abort()
         self._threads.join(deadline_s)
         self._journal.record("stopped", reason=reason)
         self._journal.close()
@@ -167,23 +171,18 @@ class Seed:
 
     def handle_peer(self, connection: Connection) -> None:
         """Serve one connected peer until it parts; if it just vanishes, see whether it lives."""
-        with self._lock:
-            self._connections.add(connection)
-            if self._stopping.is_set():
-                connection.abort()
         registered: Register | None = None
         try:
-            first = connection.receive_one(self._tunables.handshake_timeout_s)
-            registered = self._answer(connection, first, registered)
-            connection.socket.settimeout(2 * self._tunables.lease_s)  # it renews far more often
-            for items in connection.frames():
-                for item in items:
-                    registered = self._answer(connection, item, registered)
+            with self._connections.including(connection):
+                first = connection.receive_one(self._tunables.handshake_timeout_s)
+                registered = self._answer(connection, first, registered)
+                connection.socket.settimeout(2 * self._tunables.lease_s)  # it renews far more often
+                for items in connection.frames():
+                    for item in items:
+                        registered = self._answer(connection, item, registered)
         except (OSError, WireError) as error:
             _log.debug("%s: a connection ended: %s", self._me, error)
         finally:
-            with self._lock:
-                self._connections.discard(connection)
             connection.close()
         if registered is not None:
             self._remove_if_dead(registered.address, "its connection was lost")

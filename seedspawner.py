@@ -5,8 +5,8 @@ all.
 """
 
 import argparse
-import contextlib
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +21,7 @@ from command_line import (
     BAD_INPUT,
     FAILURE,
     Prompt,
+    Running,
     Screen,
     answer,
     argument,
@@ -29,6 +30,7 @@ from command_line import (
     parser,
     port_number,
     run,
+    tell_manager,
     times,
     wait_for_ever,
 )
@@ -47,7 +49,7 @@ def main() -> int:
     return run(_program)
 
 
-def _program(closing: contextlib.ExitStack) -> int:
+def _program(running: Running) -> int:
     spawner_parser = parser("Start a new network: many seeds, and peers if wanted.")
     add = spawner_parser.add_argument
     port = argument(port_number)
@@ -73,8 +75,10 @@ def _program(closing: contextlib.ExitStack) -> int:
     if arguments.count is None:
         arguments.count = answer(Prompt("How many seeds", 3), count_number, arguments.json)
     network = Network(arguments)
-    closing.callback(network.stop)
+    running.callback(network.stop)
     network.start()
+    running.reload = network.reload
+    tell_manager("READY=1")
     wait_for_ever()
 
 
@@ -106,6 +110,13 @@ class Network:
             raise SystemExit(BAD_INPUT) from error
         for _ in range(self._arguments.peers):
             self._start_peer()
+
+    def reload(self) -> None:
+        """Let every seed and peer read its files again."""
+        for seed in self._seeds:
+            seed.reload()
+        for process in list(self._peers):
+            process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End every peer and every seed; within two seconds no process is left."""

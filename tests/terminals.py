@@ -4,6 +4,7 @@ import contextlib
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 import threading
@@ -34,14 +35,16 @@ class Terminal:
             stderr=slave,
         )
         os.close(slave)
+        self._is_hung_up = threading.Event()
         self._reader = threading.Thread(target=self._read, name=f"screen of {self.name}")
         self._reader.start()
 
     def _read(self) -> None:
         """Collect what is shown until nobody holds the terminal any more."""
         with contextlib.suppress(OSError):  # that is how a terminal ends
-            while data := os.read(self._master, 1 << 16):
-                self._shown += data
+            while not self._is_hung_up.is_set():
+                if select.select([self._master], [], [], 0.1)[0]:
+                    self._shown += os.read(self._master, 1 << 16)
 
     @property
     def screen(self) -> str:
@@ -70,6 +73,12 @@ class Terminal:
 
     def press_ctrl_d(self) -> None:
         os.write(self._master, b"\x04")
+
+    def hang_up(self) -> None:
+        """Close the window."""
+        self._is_hung_up.set()
+        self._reader.join(PATIENCE_S)
+        os.close(self._master)
 
     def wait_to_see(self, pattern: str, *, since: int = 0, count: int = 1) -> str:
         """The screen from `since` on, once `pattern` (any case) is there `count` times."""
@@ -102,8 +111,8 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE_S)
-        self._reader.join(PATIENCE_S)
-        os.close(self._master)
+        if not self._is_hung_up.is_set():
+            self.hang_up()
 
     def faults(self) -> Iterator[str]:
         """What no program may do in any test."""
