@@ -1,5 +1,6 @@
 """What a system must offer to be measured: each `system_*.py` has one as its `Adapter`."""
 
+import socket
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
@@ -35,3 +36,17 @@ class System:
 
     def stop(self) -> None:
         """Leave."""
+
+
+def listener() -> tuple[socket.socket, str]:
+    """A listening socket on a free port, and its address."""
+    server = socket.create_server(("127.0.0.1", 0), backlog=128)
+    return server, f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def dialled(address: str) -> socket.socket:
+    """A connection to such an address, for frames that shall not wait."""
+    host, port = address.split(":")
+    link = socket.create_connection((host, int(port)))
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return link

@@ -50,7 +50,7 @@ def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> list[str]:
 def shown(value: object) -> str:
     """A figure with as many digits as it deserves."""
     if value is None:
-        return "-"
+        return ""
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
     if abs(value) >= 1000:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import environment
 import machine
 from conductor import Failed, network
 from figures import table
 from workloads import WORKLOADS, Workload
 
-SYSTEMS = ["ours"]
+FROM_PACKAGES = ["p2pnetwork", "pyre", "nats"]
+SYSTEMS = ["ours", *FROM_PACKAGES, "naive", "limit"]
 PEERS = [8, 16, 32, 64]
 LIMIT_S = 60.0  # what has not come by then is missing
 SHORT_PEERS = [8]
@@ -46,31 +48,54 @@ def main(arguments: list[str]) -> int:
     """Measure, print the table, write the JSON; 0 unless a system could not be measured."""
     options = parsed(arguments)
     scale = SHORT_FACTOR if options.short else 1.0
-    report: dict[str, Any] = {"machine": machine.described(), "arguments": arguments, "runs": []}
+    systems, python = prepared(options.only)
+    report: dict[str, Any] = {
+        "machine": machine.described(),
+        "versions": environment.versions(),
+        "arguments": arguments,
+        "left_out": [system for system in options.only if system not in systems],
+        "runs": [],
+    }
     for repeat in range(options.repeat):
         for peers in options.peers:
             for name in options.workloads:
                 workload = WORKLOADS[name].scaled(scale)
-                for system in options.only:
-                    run = measured(system, workload, peers, options.limit)
+                for system in systems:
+                    run = measured(system, workload, peers, options.limit, python)
                     report["runs"].append({**run, "repeat": repeat})
                     told(run)
-    rows = medians(report["runs"])
-    print("\n".join(table(rows, COLUMNS)))
+    columns = {key: COLUMNS[key] for key in COLUMNS if options.repeat > 1 or key != "spread"}
+    print("\n".join(table(medians(report["runs"]), columns)))
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 1 if any(run["failure"] for run in report["runs"]) else 0
 
 
-def measured(system: str, workload: Workload, peers: int, limit_s: float) -> dict[str, Any]:
+def prepared(systems: list[str]) -> tuple[list[str], str]:
+    """Those systems that can run here, and the Python that all of them run with."""
+    if not set(systems) & set(FROM_PACKAGES):
+        return systems, sys.executable
+    if python := environment.python():
+        return systems, python
+    left = [system for system in systems if system not in FROM_PACKAGES]
+    print(f"left out: {', '.join(sorted(set(systems) - set(left)))}", file=sys.stderr)
+    return left, sys.executable
+
+
+def measured(
+    system: str, workload: Workload, peers: int, limit_s: float, python: str
+) -> dict[str, Any]:
     """One system with one workload, on a network made for it alone."""
     run: dict[str, Any] = {"system": system, "workload": workload.name, "peers": peers}
     try:
-        with network(system, peers, sys.executable) as net:
+        with network(system, peers, python) as net:
             net.connect()
-            return run | net.measure(workload, limit_s)
+            run |= net.measure(workload, limit_s)
     except Failed as failure:
         return run | {"failure": str(failure)}
+    if workload.per_s:
+        run["deliveries_per_s"] = None  # it is what was asked for
+    return run
 
 
 def told(run: dict[str, Any]) -> None:
@@ -93,7 +118,7 @@ def _median(repeats: list[dict[str, Any]]) -> dict[str, Any]:
     for key in FIGURES:
         samples = [run[key] for run in repeats if run.get(key) is not None]
         row[key] = statistics.median(samples) if samples else None
-    rates = [run["deliveries_per_s"] for run in repeats if "deliveries_per_s" in run]
+    rates = [run["deliveries_per_s"] for run in repeats if run.get("deliveries_per_s")]
     if len(rates) > 1:
         row["spread"] = f"{(max(rates) - min(rates)) / 2 / statistics.median(rates):.0%}"
     row["note"] = next((run["failure"] for run in repeats if run["failure"]), "")

@@ -2,11 +2,13 @@
 
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import environment
 import run
 from conductor import DIALS, graph
 from figures import delays_ms, percentile, table
@@ -85,7 +87,7 @@ def test_delays_are_those_to_each_and_to_the_last() -> None:
 def test_a_table_has_columns() -> None:
     rows: list[dict[str, Any]] = [{"name": "x", "rate": 12345.6}, {"name": "longer", "rate": None}]
     lines = table(rows, {"name": "who", "rate": "per second"})
-    assert lines == ["who     per second", "x           12,346", "longer           -"]
+    assert lines == ["who     per second", "x           12,346", "longer"]
 
 
 def test_repeats_are_shown_as_their_median() -> None:
@@ -116,10 +118,28 @@ def test_a_bad_argument_is_explained(
     assert said in capsys.readouterr().err
 
 
-def test_our_own_system_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_packages_the_other_systems_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "python", lambda: None)
+    assert run.prepared(["ours", "nats", "limit"]) == (["ours", "limit"], sys.executable)
+    assert capsys.readouterr().err == "left out: nats\n"
+    assert run.prepared(["limit"]) == (["limit"], sys.executable)
+
+
+def test_every_package_is_pinned() -> None:
+    lines = environment.REQUIREMENTS.read_text().splitlines()
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    assert len(wanted) == len(environment.versions())
+
+
+@pytest.mark.parametrize("system", ["ours", "naive", "limit"])
+def test_a_system_is_measured(
+    system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Three processes; every workload but the slow one, with a hundredth of the messages."""
     file = tmp_path / "figures.json"
-    command = ["--only", "ours", "--peers", "3", "--workloads", "b,d", "--short"]
+    command = ["--only", system, "--peers", "3", "--workloads", "b,d", "--short"]
     assert run.main([*command, "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert {"cores", "cpu", "memory_gib", "kernel", "python", "commit"} <= report["machine"].keys()

@@ -132,13 +132,13 @@ def is_attribute_of(node: ast.AST, module: str) -> TypeGuard[ast.Attribute]:
 
 
 def test_there_are_no_package_folders() -> None:
-    packages = [path.parent for path in ROOT.rglob("__init__.py")]
-    outside = [folder for folder in packages if ".venv" not in folder.relative_to(ROOT).parts]
-    assert not outside
+    ours = [folder for folder in ROOT.iterdir() if not folder.name.startswith(".")]
+    assert not [path.parent for folder in ours for path in folder.rglob("__init__.py")]
 
 
 def test_no_module_hides_a_standard_one() -> None:
-    modules = {path.stem for path in [*MODULES, *(ROOT / "tests").glob("*.py")]} - {"__main__"}
+    others = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).glob("*.py")]
+    modules = {path.stem for path in [*MODULES, *others]} - {"__main__"}
     assert not modules & sys.stdlib_module_names
 
 
