@@ -92,6 +92,7 @@ class SimulatedPeer:
         self.is_vanished = False  # its kernel is gone too: nobody refuses connections
         self.since_s = world.now_s  # it runs without a pause, or is dead
         self.tick_s = NEVER_S  # when the next tick is due
+        self.is_testing = False  # whether the neighbours' liveness is about to be looked at
         self.source: SimulatedPeer | None = None  # whose frames it is taking in
         self._postponed: list[tuple[Callable[..., object], tuple[object, ...]]] = []
 
@@ -129,6 +130,8 @@ class SimulatedPeer:
             for item in self.node.gossip.collect(1 << 30):
                 self._hear(item)
         self._schedule_tick()
+        if self.links and not self.is_testing:
+            self._schedule_test()
         for onlooker in self.world.onlookers:
             onlooker.decided(self)
 
@@ -189,21 +192,12 @@ class SimulatedPeer:
 
     def tick(self, due_s: float) -> None:
         """Let the node do what is due, unless an earlier tick has taken the place of this one."""
-        if self.tick_s != due_s:
-            return
-        now_s = self.world.now_s
-        node = self.node
-        actions = node.tick(now_s)
-        for neighbour in list(node.overlay.neighbours):
-            actions += node.test_liveness(neighbour, now_s)
-        self.tick_s = NEVER_S
-        self.decide(actions)
+        if self.tick_s == due_s:
+            self.tick_s = NEVER_S
+            self.decide(self.node.tick(self.world.now_s))
 
     def _schedule_tick(self) -> None:
-        """The next tick: soon if the node is busy, else when a neighbour may have to be asked.
-
-        One timer for each peer; the threads tick more often, which changes nothing but their load.
-        """
+        """The next tick is soon if the node is busy; else it can wait."""
         world = self.world
         soon_s = world.now_s + world.tunables.tick_interval_s
         if soon_s >= self.tick_s:
@@ -216,6 +210,23 @@ class SimulatedPeer:
             return
         self.tick_s = due_s
         world.after(due_s - world.now_s, self.to, self.tick, due_s)
+
+    def _test_liveness(self) -> None:
+        """Look after the neighbours that are due, a little late: several at a time cost less."""
+        now_s, liveness = self.world.now_s, self.node.liveness
+        actions: list[Action] = []
+        for neighbour in [n for n in self.links if liveness.due_s(n) <= now_s]:
+            actions += self.node.test_liveness(neighbour, now_s)
+        self.is_testing = False
+        self.decide(actions)
+
+    def _schedule_test(self) -> None:
+        limits = self.world.tunables
+        late_s = min(limits.own_lateness_s / 2, limits.liveness_interval_s / 4)
+        due_s = min(map(self.node.liveness.due_s, self.links))
+        wait_s = max(0.0, due_s - self.world.now_s) + late_s
+        self.world.after(wait_s, self.to, self._test_liveness)
+        self.is_testing = True
 
     def say(self, payload: bytes | None = None) -> int:
         """Broadcast the next message. Returns its number."""
