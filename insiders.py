@@ -23,7 +23,7 @@ def withholding(items: list[Item], own: StreamKey) -> list[Item]:
 
 
 class Lying:
-    """Says the opposite of its opinions, and claims to have messages that nobody said."""
+    """Says the opposite of its opinions, and claims to have what it has not, or nobody said."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -40,5 +40,5 @@ class Lying:
         return item
 
     def _exaggerated(self, holding: Holding) -> Holding:
-        upto = holding.upto + self._rng.randint(1, MOST_FALSE_MESSAGES)
-        return Holding(holding.stream, holding.first, upto)
+        upto = holding.upto + self._rng.randint(0, MOST_FALSE_MESSAGES)
+        return Holding(holding.stream, self._rng.choice([1, holding.first]), upto)

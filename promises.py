@@ -4,6 +4,8 @@ Safety is looked at after every event. Progress, that all are one network again 
 the same, is demanded only once the faults have stopped.
 """
 
+from collections.abc import Collection
+
 from messages import Address, StreamKey
 from node import MAX_ATTEMPTS
 from settings import Tunables
@@ -139,7 +141,8 @@ def _demand(holds: bool, promise: str) -> None:
 def differences(world: World) -> list[str]:
     """What keeps the running peers from being one calm network in which all have the same.
 
-    What only insiders have is not missed: they need not give it.
+    Insiders need not pass on what they have, so it is missed only among honest peers that are
+    linked with each other.
     """
     running = [peer for peer in world.live_peers() if not peer.is_stopped]
     found = [f"{len(part)} peers apart" for part in components(running)[1:]]
@@ -147,16 +150,23 @@ def differences(world: World) -> list[str]:
     found += [f"{p.address} holds on to a dead peer" for p in running if _has_dead_end(p)]
     roots = {peer.node.tree.root for peer in running}
     found += [f"{len(roots)} roots"] if len(roots) > 1 else []
-    honest = [peer for peer in running if peer.manner is None]
+    for part in components(peer for peer in running if peer.manner is None):
+        found += _missing([world.peers[address] for address in sorted(part)])
+    return found
+
+
+def _missing(peers: Collection[SimulatedPeer]) -> list[str]:
+    """What some of these peers have heard and others have not."""
     furthest: dict[StreamKey, int] = {}
-    for peer in honest:
+    for peer in peers:
         for key, upto in peer.heard.items():
             furthest[key] = max(upto, furthest.get(key, 0))
-    for peer in honest:
-        for key, upto in furthest.items():
-            if peer.heard.get(key, 0) != upto:
-                found.append(f"{peer.address} has {peer.heard.get(key, 0)} of {upto}")
-    return found
+    return [
+        f"{peer.address} has {peer.heard.get(key, 0)} of {upto}"
+        for peer in peers
+        for key, upto in furthest.items()
+        if peer.heard.get(key, 0) != upto
+    ]
 
 
 def _has_dead_end(peer: SimulatedPeer) -> bool:
