@@ -77,10 +77,12 @@ class Tree:
         del self._heard[neighbour]
         self._children.discard(neighbour)
         self._chosen.pop(neighbour, None)
+        is_way_to_root = neighbour == self.parent
         if self._offer is not None and self._offer.neighbour == neighbour:
+            is_way_to_root |= not self._is_better(self._offer.beacon)  # it brought this epoch
             self._offer = None
-        if neighbour != self.parent:
-            return self._review_parent(now_s)
+        if not is_way_to_root:
+            return []
         self.parent = None
         return self._replace_parent(now_s)
 

@@ -126,6 +126,23 @@ def test_a_lost_parent_is_replaced_at_once_by_a_neighbour_nearer_to_the_root() -
     assert not tree.is_loud
 
 
+def test_who_brought_the_latest_beacon_counts_as_a_parent_before_it_is_one() -> None:
+    tree = tree_with(2, 3)
+    tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
+    tree.beacon(address(3), beacon(OLDEST, epoch=2), now_s=6.0)
+    tree.link_down(address(3), now_s=6.01)
+
+    assert tree.is_loud, "the old parent may have been told of this epoch by us alone"
+
+
+def test_whoever_else_is_lost_the_parent_stays() -> None:
+    tree = tree_with(2, 3)
+    tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
+
+    assert tree.link_down(address(3), now_s=2.0) == []
+    assert tree.parent == address(2)
+
+
 def test_a_loud_peer_exchanges_payload_with_all_and_says_so_when_that_is_over() -> None:
     tree = tree_with(2, 3, 4)
     tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
