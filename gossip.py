@@ -48,6 +48,7 @@ class Question:
     opened_s: float
     deadline_s: float  # then somebody, or somebody else, is asked
     tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
+    is_starved: bool = False  # all that say they can provide it were asked in vain
     nobody_since_s: float | None = None  # since then none of our neighbours can provide it
 
 
@@ -331,6 +332,7 @@ class Gossip:
                 patience_s = self._want_delay_s if is_waiting else self._tunables.want_patience_s
                 question.upto = stream.upto
                 question.tried.clear()
+                question.is_starved = False
                 question.opened_s = now_s
                 question.deadline_s = now_s + patience_s
             if not self._is_behind(stream):
@@ -345,6 +347,11 @@ class Gossip:
         wants = [(n, Want(part)) for n, wanted in self._wants.items() for part in _parts(wanted)]
         self._wants.clear()
         return wants
+
+    @property
+    def is_starved(self) -> bool:
+        """Some message was asked of all neighbours that say they have it, and none gave it."""
+        return any(question.is_starved for question in self._questions.values())
 
     def _is_behind(self, stream: Stream) -> bool:
         return any(ledger.has.get(stream.key, 0) > stream.upto for ledger in self._ledgers.values())
@@ -386,10 +393,13 @@ class Gossip:
         if not able:
             self._wait_or_give_up(stream, question, ahead, now_s)
             return
+        if question.tried.issuperset(able):  # in vain; then all again, for they may have it now
+            question.is_starved = True
+            question.tried.clear()
         question.nobody_since_s = None
         if self.is_inbox_full:
             return  # asked again after the patience; what came now would be refused
-        untried = [n for n in able if n not in question.tried] or able
+        untried = [n for n in able if n not in question.tried]
         eager = [n for n in untried if self._ledgers[n].is_eager]  # there it will go on flowing
         question.asked = self._rng.choice(eager or untried)
         question.upto = stream.upto

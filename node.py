@@ -249,7 +249,8 @@ class Node:
 
     def _dial(self, address: Address, is_feeler: bool) -> Dial:
         links = len(self.overlay.neighbours)
-        root = self.tree.root
+        # Whose neighbours give nothing calls itself a network of its own, so as to be let in.
+        root = self.me.key if self.gossip.is_starved else self.tree.root
         hello = Hello(PROTOCOL_VERSION, self.me.origin, self.me.boot_ms, links, is_feeler, root)
         return Dial(address, hello)
 

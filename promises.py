@@ -141,8 +141,7 @@ def _demand(holds: bool, promise: str) -> None:
 def differences(world: World) -> list[str]:
     """What keeps the running peers from being one calm network in which all have the same.
 
-    Insiders need not pass on what they have, so it is missed only among honest peers that are
-    linked with each other.
+    Insiders need not pass on what they have, so what only they have is not missed.
     """
     running = [peer for peer in world.live_peers() if not peer.is_stopped]
     found = [f"{len(part)} peers apart" for part in components(running)[1:]]
@@ -150,9 +149,7 @@ def differences(world: World) -> list[str]:
     found += [f"{p.address} holds on to a dead peer" for p in running if _has_dead_end(p)]
     roots = {peer.node.tree.root for peer in running}
     found += [f"{len(roots)} roots"] if len(roots) > 1 else []
-    for part in components(peer for peer in running if peer.manner is None):
-        found += _missing([world.peers[address] for address in sorted(part)])
-    return found
+    return found + _missing([peer for peer in running if peer.manner is None])
 
 
 def _missing(peers: Collection[SimulatedPeer]) -> list[str]:

@@ -2,8 +2,10 @@
 
 import random
 from collections import deque
+from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from liveness import Tried
 from messages import (
     PROTOCOL_VERSION,
     Address,
+    Beacon,
     Bye,
     Have,
     Hello,
@@ -24,6 +27,7 @@ from node import Node
 from nodes import (
     LIMITS,
     ME,
+    OLDEST,
     STREAM,
     come,
     details,
@@ -228,6 +232,23 @@ def test_a_feeler_says_what_it_is() -> None:
     feelers = [dial for second in range(31) for dial in of(Dial, node.tick(second))]
     assert [(dial.address, dial.hello.is_feeler) for dial in feelers] == [(address(20), True)]
     assert feelers[0].hello.root == node.tree.root
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_a_feeler_comes_as_from_another_network_if_neighbours_give_nothing(is_given: bool) -> None:
+    node = node_of()
+    for number in (1, 2, 3, 4):
+        welcomed(node, number)
+        receive(node, number, Have((Holding(STREAM, 1, 1),), is_news=False))
+    if is_given:
+        receive(node, 1, run(STREAM, 1, 1))
+    node.overlay.learn(addresses(20))
+    for second in count():
+        receive(node, 1, Beacon(OLDEST, second, 0, ()), now_s=second)
+        feelers = [d for d in of(Dial, node.tick(second)) if d.hello.is_feeler]
+        if feelers:
+            break
+    assert (feelers[0].hello.root == node.tree.root == OLDEST) == is_given
 
 
 # ---- two that dial each other at once ------------------------------------------------------------
