@@ -16,7 +16,6 @@ import random
 import zlib
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from messages import (
@@ -31,25 +30,12 @@ from messages import (
     stream_name,
 )
 from settings import Tunables
-from streams import Gap, Ledger, Stream, cost_of, last_of
+from streams import Gap, Ledger, Question, Stream, cost_of, last_of
 from wire import MAX_NUMBER, Run, new_run
 
 T = TypeVar("T")
 
 ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
-
-
-@dataclass(slots=True)
-class Question:
-    """We lack messages of a stream that some neighbour has."""
-
-    asked: Address | None
-    upto: int  # what we had when we asked, or last saw progress
-    opened_s: float
-    deadline_s: float  # then somebody, or somebody else, is asked
-    tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
-    is_starved: bool = False  # all that say they can provide it were asked in vain
-    nobody_since_s: float | None = None  # since then none of our neighbours can provide it
 
 
 class Gossip:

@@ -8,7 +8,7 @@ frames that came in.
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from messages import Holding, StreamKey
+from messages import Address, Holding, StreamKey
 from wire import Run
 
 RUN_OVERHEAD_BYTES = 250  # what a run costs in memory beside its bytes
@@ -82,6 +82,19 @@ class Ledger:
     is_eager: bool = False  # payload is sent as it comes; else it is announced
     owed: dict[StreamKey, None] = field(default_factory=dict)  # streams to look at, oldest first
     unannounced: dict[StreamKey, None] = field(default_factory=dict)  # the same, if not eager
+
+
+@dataclass(slots=True)
+class Question:
+    """We lack messages of a stream that some neighbour has."""
+
+    asked: Address | None
+    upto: int  # what we had when we asked, or last saw progress
+    opened_s: float
+    deadline_s: float  # then somebody, or somebody else, is asked
+    tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
+    is_starved: bool = False  # all that say they can provide it were asked in vain
+    nobody_since_s: float | None = None  # since then none of our neighbours can provide it
 
 
 def last_of(run: Run) -> int:
