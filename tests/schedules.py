@@ -22,6 +22,7 @@ from insiders import Lying, withholding
 from measure import Measure, figures
 from messages import Address
 from promises import Promises, differences
+from scenario import hear_all
 from settings import Tunables
 from simulated_peer import SimulatedPeer
 from world import World
@@ -30,7 +31,6 @@ FAULTS_S = 20.0
 SETTLED_WITHIN_S = 30.0
 PAUSES_S = (0.5, 2.5, 6.0, 12.0)  # under, and over, what makes a peer suspect
 MOST_COPIES = 0.05  # beyond the one needed, once all is calm
-CALM_S = 2.0  # for a message to come to all, copies too
 CALM_ATTEMPTS = 5
 
 
@@ -132,11 +132,10 @@ class Schedule:
             self._wait_for_calm()
             peers = self.world.live_peers()
             measure = Measure(self.world)
-            measure.speak(peers)
-            self.world.run_until(self.world.now_s + CALM_S)
+            hear_all(self.world, measure.speak(peers), len(peers), lambda _: None)
             self.world.onlookers.remove(measure)
             heard = figures(measure.said.values(), len(peers), 0.0)
-            assert heard.reached == 1, f"only {heard.reached:.0%} of the peers hear it in time"
+            assert heard.reached == 1, f"only {heard.reached:.0%} of the peers hear it"
             copies = min(copies, heard.rmr)
             if copies < MOST_COPIES:
                 return
@@ -232,8 +231,9 @@ def main() -> None:
     first, _, last = sys.argv[1].partition("-")
     numbers = range(int(first), int(last or first) + 1)
     for number in numbers:
-        settled_s = Schedule(number, is_telling=len(numbers) == 1).run()
-        print(f"schedule {number}: settled after {settled_s:.0f} s")
+        schedule = Schedule(number, is_telling=len(numbers) == 1)
+        settled_s = schedule.run()
+        print(f"schedule {number}: settled after {settled_s:.0f} s, trace {schedule.world.trace}")
 
 
 if __name__ == "__main__":

@@ -247,7 +247,9 @@ def the_project(project: Programs, commands: list[str]) -> None:
     done = ran(project, schedule)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r" s  \w+ 10\.0\.0\.\d+:6000\n", done.stdout)
-    assert re.search(r"^schedule 17: settled after \d+ s\n\Z", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^schedule 17: settled after \d+ s, trace [0-9a-f]{16}\n\Z", done.stdout, re.MULTILINE
+    )
 
 
 CHECKS: dict[str, Callable[[Programs, list[str]], None]] = {
