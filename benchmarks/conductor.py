@@ -33,12 +33,12 @@ class Failed(Exception):
 class Conductor:
     """The workers of one network. Close it to end all of them."""
 
-    def __init__(self, system: str, peers: int, python: str) -> None:
-        self._system = system
-        self._peers = peers
+    def __init__(self, systems: list[str], python: str) -> None:
+        self._peers = peers = len(systems)
+        self.addresses: list[str] = []  # by number, once connected
         self._said: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
         self._pending: list[tuple[int, dict[str, Any]]] = []  # read, and not yet asked for
-        self._workers = [self._start(python, number) for number in range(peers)]
+        self._workers = [self._start(python, *each) for each in enumerate(systems)]
         self._readers = [
             threading.Thread(target=self._read, args=[number], name=f"worker {number}")
             for number in range(peers)
@@ -46,8 +46,8 @@ class Conductor:
         for reader in self._readers:
             reader.start()
 
-    def _start(self, python: str, number: int) -> subprocess.Popen[str]:
-        command = [python, str(HERE / "worker.py"), self._system, str(number), str(self._peers)]
+    def _start(self, python: str, number: int, system: str) -> subprocess.Popen[str]:
+        command = [python, str(HERE / "worker.py"), system, str(number), str(self._peers)]
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -126,7 +126,7 @@ class Conductor:
 
     def connect(self) -> None:
         """Let the peers join one after the other, until everybody hears everybody."""
-        addresses: list[str] = []
+        addresses = self.addresses
         settle_s = 0.0
         for number, earlier in enumerate(graph(self._peers)):
             first = addresses[0] if addresses else None
@@ -145,12 +145,22 @@ class Conductor:
 
     def measure(self, workload: Workload, limit_s: float) -> dict[str, Any]:
         """Let them say the workload; the figures once all has come, or `limit_s` has passed."""
-        self.ask_all("prepare", **dataclasses.asdict(workload))
+        [figures] = self.measure_together([workload], limit_s)
+        return figures
+
+    def measure_together(self, workloads: list[Workload], limit_s: float) -> list[dict[str, Any]]:
+        """The same with several workloads of unlike sizes at once; the figures of each."""
+        self.ask_all("prepare", workloads=[dataclasses.asdict(w) for w in workloads])
         at_s = time.monotonic() + LEAD_S
         self.ask_all("start", at_s=at_s)
-        listening = [n for n in range(self._peers) if workload.expected(n, self._peers)]
-        self.hear("done", LEAD_S + limit_s, listening)
-        return summary(self.ask_all("results"), at_s)
+        expected = {n: sum(w.expected(n, self._peers) for w in workloads) for n in self.numbers}
+        self.hear("done", LEAD_S + limit_s, [n for n in self.numbers if expected[n]])
+        results = self.ask_all("results")
+        return [summary(results, index, at_s) for index in range(len(workloads))]
+
+    @property
+    def numbers(self) -> range:
+        return range(self._peers)
 
     def close(self) -> None:
         """Ask every worker to stop; end those that do not."""
@@ -176,9 +186,9 @@ class Conductor:
 
 
 @contextmanager
-def network(system: str, peers: int, python: str) -> Iterator[Conductor]:
-    """The workers of one network, ended in any case."""
-    conductor = Conductor(system, peers, python)
+def network(systems: list[str], python: str) -> Iterator[Conductor]:
+    """The workers of one network, one of each of these systems, ended in any case."""
+    conductor = Conductor(systems, python)
     try:
         yield conductor
     finally:
@@ -191,23 +201,24 @@ def graph(peers: int) -> list[list[int]]:
     return [rng.sample(range(peer), min(DIALS, peer)) for peer in range(peers)]
 
 
-def summary(results: list[dict[str, Any]], at_s: float) -> dict[str, Any]:
-    """The figures of one measurement, from what each worker counted."""
-    expected = sum(result["expected"] for result in results)
-    delivered = sum(result["delivered"] for result in results)
-    elapsed_s = max(result["last_s"] for result in results) - at_s
+def summary(results: list[dict[str, Any]], index: int, at_s: float) -> dict[str, Any]:
+    """The figures of one workload, from what each worker counted; processor time is that of all."""
+    counts = [result["workloads"][index] for result in results]
+    expected = sum(count["expected"] for count in counts)
+    delivered = sum(count["delivered"] for count in counts)
+    elapsed_s = max(count["last_s"] for count in counts) - at_s
     cpu_s = sum(result["cpu_s"] for result in results)
     failures = [result["failure"] for result in results if result["failure"]]
     return {
         "expected": expected,
         "delivered": delivered,
         "missing": expected - delivered,
-        "wrong": sum(result["wrong"] for result in results),
-        "duplicates": sum(result["duplicates"] for result in results),
+        "wrong": sum(count["wrong"] for count in counts),
+        "duplicates": sum(count["duplicates"] for count in counts),
         "elapsed_s": elapsed_s if delivered else None,
         "deliveries_per_s": delivered / elapsed_s if delivered else 0.0,
         "cpu_us_per_delivery": cpu_s * 1e6 / delivered if delivered else None,
         "peak_rss_mib": max(result["peak_rss_kib"] for result in results) / 1024,
-        **delays_ms([result["delays_us"] for result in results]),
+        **delays_ms([count["delays_us"] for count in counts]),
         "failure": failures[0] if failures else "",
     }

@@ -88,7 +88,7 @@ def measured(
     """One system with one workload, on a network made for it alone."""
     run: dict[str, Any] = {"system": system, "workload": workload.name, "peers": peers}
     try:
-        with network(system, peers, python) as net:
+        with network([system] * peers, python) as net:
             net.connect()
             run |= net.measure(workload, limit_s)
     except Failed as failure:

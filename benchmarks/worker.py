@@ -6,9 +6,9 @@ each line on standard output is one with `did`, and `done` comes by itself.
     do      with                       did     with
     join    first, dial                join    address, settle_s
     warm                               warm    heard: from how many others
-    prepare the fields of a Workload   prepare
+    prepare workloads, of unlike sizes prepare
     start   at_s (monotonic)           start;  later done, once all that was expected has come
-    results                            results delivered, wrong, cpu_s, peak_rss_kib …
+    results                            results cpu_s, peak_rss_kib; for each workload: delivered …
     stop                               stop;   then it ends
 """
 
@@ -36,8 +36,8 @@ class Worker:
         self._system: System = module.Adapter(self._take)
         self._me = me
         self._peers = peers
-        self._workload: Workload
-        self._check: Check | None = None
+        self._workloads: list[Workload] = []
+        self._checks: dict[int, Check] = {}  # by the size of the payloads
         self._warm: set[bytes] = set()
         self._cpu_s = 0.0
         self._failure = ""
@@ -60,26 +60,20 @@ class Worker:
         self._system.broadcast(WARM_UP + str(self._me).encode())
         return {"heard": len(self._warm)}
 
-    def do_prepare(self, **workload: Any) -> None:
-        self._workload = Workload(**workload)
-        self._check = Check(self._workload, self._me, self._peers)
+    def do_prepare(self, workloads: list[dict[str, Any]]) -> None:
+        self._workloads = [Workload(**workload) for workload in workloads]
+        self._checks = {w.size: Check(w, self._me, self._peers) for w in self._workloads}
+        assert len(self._checks) == len(workloads), "workloads are told apart by their sizes"
 
     def do_start(self, at_s: float) -> None:
         self._cpu_s = self._spent_s()
-        if self._workload.says(self._me):
-            threading.Thread(target=self._speak, args=[at_s], daemon=True).start()
+        for workload in self._workloads:
+            if workload.says(self._me):
+                threading.Thread(target=self._speak, args=[workload, at_s], daemon=True).start()
 
     def do_results(self) -> dict[str, Any]:
-        check = self._check
-        assert check is not None, "results are asked for after a workload"
-        delays_us = [[*key, delay] for key, delay in list(check.delays_us.items())]
         return {
-            "expected": check.expected,
-            "delivered": check.delivered,
-            "wrong": check.wrong,
-            "duplicates": check.duplicates,
-            "last_s": check.last_s,
-            "delays_us": delays_us,
+            "workloads": [self._checks[workload.size].result() for workload in self._workloads],
             "cpu_s": self._spent_s() - self._cpu_s,
             "peak_rss_kib": max(map(peak_rss_kib, [os.getpid(), *self._system.helper_pids()])),
             "failure": self._failure,
@@ -90,15 +84,17 @@ class Worker:
 
     def _take(self, payload: bytes) -> None:
         """A message of another peer."""
-        if self._check is None:
-            if payload.startswith(WARM_UP):
-                self._warm.add(bytes(payload))
-        elif self._check.take(payload):
-            say({"did": "done"})
+        check = self._checks.get(len(payload))
+        if check is not None:
+            if check.take(payload) and all(c.is_complete for c in self._checks.values()):
+                say({"did": "done"})
+        elif payload.startswith(WARM_UP):
+            self._warm.add(bytes(payload))
+        else:
+            self._failure = f"a payload of {len(payload)} bytes, which nobody said"
 
-    def _speak(self, at_s: float) -> None:
+    def _speak(self, workload: Workload, at_s: float) -> None:
         """Say the whole workload, from the agreed instant on."""
-        workload = self._workload
         try:
             sleep_until(at_s)
             if not workload.per_s:

@@ -3,40 +3,36 @@
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 PLAIN = struct.Struct("<HI")  # who said it, and its number
 TIMED = struct.Struct("<HIQ")  # the same, and when (the machine's monotonic clock, ns)
 FILLS = 61  # different texts that follow the header; a prime, so that neighbours differ
-WARM_UP = b"warm-up "  # never counted
+WARM_UP = b"warm-up of the peer "  # said before anything is measured; of no workload's size
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Each of the first `senders` peers (0: every peer) says `count` payloads of `size` bytes."""
+    """Each speaker says `count` payloads of `size` bytes."""
 
     name: str
     count: int
     size: int
-    senders: int = 1
+    speakers: str = "first"  # or "others", all but the first; or "all"
     per_s: float = 0.0  # how many a second each says; 0: as fast as it can
     is_timed: bool = False  # whether each payload carries when it was said
 
     def says(self, me: int) -> bool:
-        return self.senders == 0 or me < self.senders
+        return self.speakers == "all" or (self.speakers == "first") == (me == 0)
 
     def expected(self, me: int, peers: int) -> int:
         """How many payloads must come to this peer."""
-        senders = self.senders or peers
-        return (senders - self.says(me)) * self.count
+        return sum(self.says(other) for other in range(peers) if other != me) * self.count
 
     def scaled(self, factor: float) -> Self:
         """The same with fewer messages."""
-        return type(self)(**{**asdict(self), "count": max(1, round(self.count * factor))})
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return replace(self, count=max(1, round(self.count * factor)))
 
 
 # The four that every system is measured with.
@@ -46,7 +42,7 @@ WORKLOADS = {
         Workload("a", count=200, size=100, per_s=20, is_timed=True),
         Workload("b", count=20_000, size=100),
         Workload("c", count=1_000, size=64 << 10),
-        Workload("d", count=2_000, size=100, senders=0),
+        Workload("d", count=2_000, size=100, speakers="all"),
     )
 }
 
@@ -80,9 +76,8 @@ class Check:
         self.duplicates = 0
         self.last_s = 0.0  # when the last one came
         self.delays_us: dict[tuple[int, int], float] = {}  # by sender and number, if timed
-        senders = workload.senders or peers
         self._size = workload.size
-        self._seen = [bytearray(workload.count) for _ in range(senders)]
+        self._seen = [bytearray(workload.count) for _ in range(peers)]
         self._header = TIMED if workload.is_timed else PLAIN
         self._fills = fillings(workload.size - self._header.size)
 
@@ -94,11 +89,11 @@ class Check:
             seen = self._seen[sender]
             is_repeated = seen[number]
         except (struct.error, IndexError):
-            self.wrong += not payload.startswith(WARM_UP)
+            self.wrong += 1
             return False
         fill = self._fills[(sender + number) % FILLS]
         if len(payload) != self._size or not payload.endswith(fill):
-            self.wrong += not payload.startswith(WARM_UP)
+            self.wrong += 1
             return False
         if is_repeated:
             self.duplicates += 1
@@ -108,4 +103,19 @@ class Check:
         self.last_s = time.monotonic()
         if said_ns:
             self.delays_us[sender, number] = (time.monotonic_ns() - said_ns[0]) / 1000
+        return self.is_complete
+
+    @property
+    def is_complete(self) -> bool:
         return self.delivered == self.expected
+
+    def result(self) -> dict[str, Any]:
+        """What was counted, as the worker tells it."""
+        return {
+            "expected": self.expected,
+            "delivered": self.delivered,
+            "wrong": self.wrong,
+            "duplicates": self.duplicates,
+            "last_s": self.last_s,
+            "delays_us": [[*key, delay_us] for key, delay_us in list(self.delays_us.items())],
+        }

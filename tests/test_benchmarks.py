@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from figures import delays_ms, percentile, table
 from workloads import WORKLOADS, Check, Workload, payloads
 
 PLAIN = Workload("plain", count=5, size=40)
-TIMED = Workload("timed", count=5, size=40, senders=0, is_timed=True)
+TIMED = Workload("timed", count=5, size=40, speakers="all", is_timed=True)
 
 
 # ---- what is said and checked
@@ -53,6 +54,8 @@ def test_what_nobody_said_is_wrong(wrong: bytes) -> None:
 def test_who_speaks_expects_the_others_alone() -> None:
     assert [PLAIN.expected(me, peers=3) for me in range(3)] == [0, 5, 5]
     assert [TIMED.expected(me, peers=3) for me in range(3)] == [10, 10, 10]
+    others = replace(PLAIN, speakers="others")
+    assert [others.expected(me, peers=3) for me in range(3)] == [10, 5, 5]
 
 
 def test_everybody_dials_four_earlier_ones() -> None:
