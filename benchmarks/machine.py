@@ -1,11 +1,16 @@
-"""On what a measurement was made: the machine, the versions, the commit."""
+"""On what a measurement was made, the report of it, and what a process costs. Needs Linux."""
 
+import contextlib
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+Row = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +27,39 @@ def described() -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": _commit(),
     }
+
+
+@contextlib.contextmanager
+def reporting(
+    file: str | None, arguments: list[str], rows: list[Row], **further: object
+) -> Iterator[None]:
+    """Write `rows` to the file, with all there is to know about the run, when the block ends."""
+    report = {"machine": described(), "arguments": arguments, **further, "rows": rows}
+    try:
+        yield
+    finally:
+        if file is not None:
+            Path(file).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far, user and system."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_kib(pid: int) -> int:
+    """The memory that a process holds now."""
+    return _status(pid, "VmRSS:")
+
+
+def peak_rss_kib(pid: int) -> int:
+    """The most memory that a process ever held. (The kernel's `ru_maxrss` counts its parent in.)"""
+    return _status(pid, "VmHWM:")
+
+
+def _status(pid: int, name: str) -> int:
+    return int(Path(f"/proc/{pid}/status").read_text().partition(name)[2].split()[0])
 
 
 def _after_colon(file: str, name: str) -> str:

@@ -5,17 +5,16 @@ every payload. The systems take turns within each workload, so that noise hits a
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import environment
-import machine
 from conductor import Failed, network
 from figures import table
+from machine import Row, reporting
 from workloads import WORKLOADS, Workload
 
 FROM_PACKAGES = ["p2pnetwork", "pyre", "nats"]
@@ -49,26 +48,19 @@ def main(arguments: list[str]) -> int:
     options = parsed(arguments)
     scale = SHORT_FACTOR if options.short else 1.0
     systems, python = prepared(options.only)
-    report: dict[str, Any] = {
-        "machine": machine.described(),
-        "versions": environment.versions(),
-        "arguments": arguments,
-        "left_out": [system for system in options.only if system not in systems],
-        "runs": [],
-    }
-    for repeat in range(options.repeat):
-        for peers in options.peers:
-            for name in options.workloads:
-                workload = WORKLOADS[name].scaled(scale)
-                for system in systems:
-                    run = measured(system, workload, peers, options.limit, python)
-                    report["runs"].append({**run, "repeat": repeat})
-                    told(run)
+    left_out = [system for system in options.only if system not in systems]
+    versions = environment.versions()
+    rows: list[Row] = []
+    with reporting(options.json, arguments, rows, versions=versions, left_out=left_out):
+        for repeat, peers, name in product(range(options.repeat), options.peers, options.workloads):
+            workload = WORKLOADS[name].scaled(scale)
+            for system in systems:
+                run = measured(system, workload, peers, options.limit, python)
+                rows.append({**run, "repeat": repeat})
+                told(run)
     columns = {key: COLUMNS[key] for key in COLUMNS if options.repeat > 1 or key != "spread"}
-    print("\n".join(table(medians(report["runs"]), columns)))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 1 if any(run["failure"] for run in report["runs"]) else 0
+    print("\n".join(table(medians(rows), columns)))
+    return 1 if any(run["failure"] for run in rows) else 0
 
 
 def prepared(systems: list[str]) -> tuple[list[str], str]:
@@ -82,11 +74,9 @@ def prepared(systems: list[str]) -> tuple[list[str], str]:
     return left, sys.executable
 
 
-def measured(
-    system: str, workload: Workload, peers: int, limit_s: float, python: str
-) -> dict[str, Any]:
+def measured(system: str, workload: Workload, peers: int, limit_s: float, python: str) -> Row:
     """One system with one workload, on a network made for it alone."""
-    run: dict[str, Any] = {"system": system, "workload": workload.name, "peers": peers}
+    run: Row = {"system": system, "workload": workload.name, "peers": peers}
     try:
         with network([system] * peers, python) as net:
             net.connect()
@@ -98,22 +88,22 @@ def measured(
     return run
 
 
-def told(run: dict[str, Any]) -> None:
+def told(run: Row) -> None:
     """Say on a terminal how far it is."""
     if sys.stderr.isatty():
         told = "  ".join(str(run[key]) for key in ("peers", "workload", "system"))
         print(f"measured: {told}", file=sys.stderr)
 
 
-def medians(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def medians(runs: list[Row]) -> list[Row]:
     """One row for each system, workload and number of peers; median and spread over repeats."""
-    rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    rows: dict[tuple[Any, ...], list[Row]] = {}
     for run in runs:
         rows.setdefault((run["peers"], run["workload"], run["system"]), []).append(run)
     return [_median(repeats) for _, repeats in sorted(rows.items(), key=lambda row: row[0][:2])]
 
 
-def _median(repeats: list[dict[str, Any]]) -> dict[str, Any]:
+def _median(repeats: list[Row]) -> Row:
     row = {key: repeats[0][key] for key in ("peers", "workload", "system")}
     for key in FIGURES:
         samples = [run[key] for run in repeats if run.get(key) is not None]

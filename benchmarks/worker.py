@@ -19,10 +19,10 @@ import resource
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from adapter import System
+from machine import cpu_s, peak_rss_kib
 from workloads import WARM_UP, Check, Workload, payloads
 
 _saying = threading.Lock()  # a line is written whole
@@ -121,18 +121,6 @@ def say(line: dict[str, Any]) -> None:
 
 def sleep_until(at_s: float) -> None:
     time.sleep(max(0.0, at_s - time.monotonic()))
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time of another process so far."""
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def peak_rss_kib(pid: int) -> int:
-    """The most memory that a process ever held. (The kernel's `ru_maxrss` counts its parent in.)"""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 if __name__ == "__main__":

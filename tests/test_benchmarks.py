@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import environment
+import life
 import run
 from conductor import DIALS, graph
 from figures import delays_ms, percentile, table
@@ -146,11 +147,23 @@ def test_a_system_is_measured(
     assert run.main([*command, "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert {"cores", "cpu", "memory_gib", "kernel", "python", "commit"} <= report["machine"].keys()
-    by_workload = {measured["workload"]: measured for measured in report["runs"]}
+    by_workload = {measured["workload"]: measured for measured in report["rows"]}
     assert by_workload["b"]["delivered"] == 2 * 2000
     assert by_workload["d"]["delivered"] == 3 * 2 * 200
-    for measured in report["runs"]:
+    for measured in report["rows"]:
         assert (measured["missing"], measured["wrong"], measured["duplicates"]) == (0, 0, 0)
         assert measured["cpu_us_per_delivery"] > 0
         assert measured["peak_rss_mib"] > 0
     assert "deliveries/s" in capsys.readouterr().out
+
+
+def test_deaths_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real programs: three seeds and three peers, one of which is killed."""
+    monkeypatch.setattr(life, "SETTLE_S", 0)
+    file = tmp_path / "figures.json"
+    assert life.main(["crash", "--peers", "3", "--repeat", "1", "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["what"].partition(" ")[0] for row in rows] == ["killed"] * 3
+    for row in rows:
+        assert row["count"] == 1
+        assert 0 < row["median"] == row["worst"]
