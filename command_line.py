@@ -1,11 +1,10 @@
-"""The command line: arguments, prompts, exit codes, signals, and events for people or as JSON.
+"""The command line: arguments, prompts, exit codes, signals, and the service manager.
 
 What all three programs have in common; it knows nothing of peers and seeds.
 """
 
 import argparse
 import contextlib
-import json
 import logging
 import math
 import os
@@ -14,13 +13,12 @@ import socket
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from journal import Event, printable
+from journal import printable
 from messages import Address, AddressInUse, BadAddress, NetworkError
 from settings import CONFIG_FILE, LOG_FILE, VERSION
 
@@ -210,87 +208,6 @@ _piped_lines = _lines_of(0)
 def complain(text: str) -> None:
     """One line for the person, where it does not mix with events."""
     print(f"{Path(sys.argv[0]).name}: {printable(text)}", file=sys.stderr, flush=True)
-
-
-# ---- events --------------------------------------------------------------------------------------
-
-_SENTENCES = {
-    "listening": "listening on {address}",
-    "registered": "registered with seed {seed}",
-    "seed_unreachable": "seed {seed} cannot be reached: {reason}",
-    "peer_unreachable": "{peer} cannot be reached: {reason}",
-    "peer_list": "other peers that the seeds know: {peers}",
-    "neighbour_up": "linked with {neighbour} ({direction})",
-    "neighbour_down": "link with {neighbour} ended: {reason}",
-    "suspect": "{neighbour} is suspect: {reason}",
-    "dead": "{neighbour} is dead: {reason}",
-    "message": "{origin} says: {text}",
-    "direct": "{origin} says to you alone: {text}",
-    "gap": "messages {first_seq} to {last_seq} of {origin} are lost: nobody has them any more",
-    "config_read": "read the list of seeds again: {seeds}",
-    "isolated": "no neighbour left and none reachable; trying on",
-    "peer_registered": "{peer} registered; peers: {peers}",
-    "peer_removed": "{peer} removed: {reason}; peers: {peers}",
-    "dead_report": "{reporter} reported {peer} dead; verdict: {verdict}",
-    "liveness_test": "asked {neighbour} for a sign of life",
-    "forwarded": "sent {neighbour} messages {first_seq} to {last_seq} of {origin}",
-    "error": "a fault in this program, please report it: {reason}",
-    "stopped": "stopped: {reason}",
-}
-
-
-def sentence(event: Event, names_self: bool = False) -> str:
-    """An event in words, safe to show on a terminal."""
-    shown = {key: printable(str(value)) for key, value in event.items()}
-    if "base64" in event:
-        shown["text"] = f"(bytes) {shown['base64']}"
-    if "direction" in event:
-        shown["direction"] = "we dialled it" if event["direction"] == "out" else "it dialled us"
-    if event["event"] == "listening" and event["address"] != event["self"]:
-        shown["address"] += f", known to others as {shown['self']}"
-    clock = time.strftime("%H:%M:%S", time.localtime(event["at"]))
-    who = f"{shown['self']}  " if names_self else ""
-    return f"{clock}  {who}{_SENTENCES[event['event']].format_map(shown)}"
-
-
-class Screen:
-    """Standard output: events as sentences, or as JSON."""
-
-    def __init__(self, as_json: bool, names_self: bool = False) -> None:
-        self._as_json = as_json
-        self._names_self = names_self  # there are several peers and seeds on this screen
-        self._lock = threading.Lock()  # one line at a time
-        self.is_gone = False  # nobody reads it any more
-
-    def show(self, event: Event) -> None:
-        """An event."""
-        if self._as_json:
-            self.write(json.dumps(event, ensure_ascii=False))
-        else:
-            self.write(sentence(event, self._names_self))
-
-    def say(self, text: str) -> None:
-        """Something that is no event: it stays out of the JSON."""
-        if self._as_json:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self.write(text)
-
-    def write(self, line: str) -> None:
-        with self._lock:
-            if self.is_gone:
-                return
-            try:
-                _write_whole(line.encode("utf-8", "backslashreplace") + b"\n")
-            except OSError:  # as in `peer.py --json | head -1`: time to stop
-                self.is_gone = True
-                end()
-
-
-def _write_whole(data: bytes) -> None:
-    """Past the buffer of `sys.stdout`: a thread that waits for a reader would keep it locked."""
-    while data:
-        data = data[os.write(1, data) :]
 
 
 # ---- running -------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """The programs `seed.py` and `peer.py` as a person meets them, and a peer's console."""
 
 import argparse
+import difflib
 import importlib
+import re
 import threading
 import time
 from collections import deque
@@ -12,7 +14,6 @@ from command_line import (
     SUCCESS,
     Prompt,
     Running,
-    Screen,
     address_text,
     argument,
     complain,
@@ -22,7 +23,6 @@ from command_line import (
     read_line,
     run,
     seconds,
-    sentence,
     started,
     times,
     wait_for_ever,
@@ -30,11 +30,13 @@ from command_line import (
 from journal import Event, printable
 from messages import NetworkError
 from peer import Peer
+from screen import Screen, sentence
 from seed import Seed
 
 DRAIN_LOOK_INTERVAL_S = 0.05
 LONELY_DRAIN_S = 10.0  # without any neighbour for so long, what was typed has reached nobody
 REMEMBERED_MESSAGES = 1000  # for /history
+PROMPT = "> "
 
 HELP = """\
 TEXT                  say it to everyone (//x says /x)
@@ -173,23 +175,42 @@ class Console:
             "to": self._to,
             "help": self._help,
         }
+        self._names = sorted(f"/{name}" for name in [*self._commands, "quit"])
 
     def run(self, drains: bool) -> int:
         """Obey until /quit, or until all is heard once the input has ended. The exit code."""
-        if is_terminal():
-            importlib.import_module("readline")  # gives `input` its editing and history
-
-            self._screen.say("Type a line and press Enter: everyone gets it. /help shows more.")
-        while (line := read_line()) is not None:
+        prompt = self._begin() if is_terminal() else ""
+        while (line := read_line(prompt)) is not None:
             if line.rstrip() == b"/quit":
                 return SUCCESS
             if line:
                 self._obey(line)
+        self._screen.end_typing()
         if drains:
             return self._drain()
         if is_terminal():
             self._screen.say("The input has ended; the peer goes on. Ctrl-C stops it.")
         return wait_for_ever()
+
+    def _begin(self) -> str:
+        """Greet the person at the terminal, and make typing pleasant. Returns the prompt."""
+        readline = importlib.import_module("readline")  # from now on `input` edits, and remembers
+        prompt = ""
+        if self._screen.begin_typing():
+            prompt = PROMPT
+            readline.parse_and_bind("set horizontal-scroll-mode on")  # the line stays one row
+            readline.parse_and_bind("set enable-bracketed-paste off")  # each line pasted is one
+            readline.parse_and_bind("tab: complete")
+            readline.set_completer_delims(" ")
+            readline.set_completer(self._completion)
+        self._screen.say("Type a line and press Enter: everyone gets it. /help shows more.")
+        return prompt
+
+    def _completion(self, begun: str, number: int) -> str | None:
+        """The `number`th way to go on: a command, or a neighbour's address behind /to."""
+        known = self._names if begun.startswith("/") else self._peer.neighbours()
+        fitting = [word for word in known if word.startswith(begun)] if begun else []
+        return f"{fitting[number]} " if number < len(fitting) else None
 
     def _obey(self, line: bytes) -> None:
         try:
@@ -198,7 +219,7 @@ class Console:
             else:
                 self._broadcast(line[1:] if line.startswith(b"//") else line)
         except (NetworkError, ValueError) as error:
-            complain(str(error))
+            self._screen.complain(str(error))
 
     def _broadcast(self, payload: bytes) -> None:
         self._peer.broadcast(payload)
@@ -208,8 +229,14 @@ class Console:
     def _command(self, text: str) -> None:
         name, _, rest = text.strip().partition(" ")
         if name not in self._commands:
-            raise ValueError(f"there is no command /{name:.40}; /help lists them")
+            raise ValueError(f"there is no command /{name:.40}; {self._suggestion(name)}")
         self._commands[name](rest.strip())
+
+    def _suggestion(self, name: str) -> str:
+        typed = f"/{name.lower()}"
+        longer = [known for known in self._names if name and known.startswith(typed)]
+        alike = longer or difflib.get_close_matches(typed, self._names)
+        return f"did you mean {' or '.join(alike)}?" if alike else "/help lists them"
 
     def _drain(self) -> int:
         """Wait until every neighbour has what was typed."""
@@ -227,31 +254,39 @@ class Console:
     # ---- commands ----
 
     def _help(self, _: str) -> None:
-        self._say(HELP.splitlines())
+        rows = [re.split("  +", line) for line in HELP.splitlines()]
+        self._screen.say_table([("", ""), *rows])
 
     def _neighbours(self, _: str) -> None:
-        rows = [("neighbour", "dialled by", "round trip", "behind by")]
+        rows = [("neighbour", "dialled by", "round trip", "behind by", "on the tree")]
         for link in self._peer.links():
             trip_s = link["round_trip_s"]
-            trip = "-" if trip_s is None else f"{1000 * trip_s:.1f} ms"
-            by = "us" if link["direction"] == "out" else "them"
-            rows.append((link["neighbour"], by, trip, f"{link['lag']} messages"))
-        self._say_table(rows, "no neighbours")
+            trip = "not yet known" if trip_s is None else f"{1000 * trip_s:.1f} ms"
+            by = "this peer" if link["direction"] == "out" else "it"
+            behind = f"{link['lag']:,} messages" if link["lag"] else "nothing"
+            rows.append((link["neighbour"], by, trip, behind, "yes" if link["is_tree"] else "no"))
+        self._say_rows(rows, "no neighbours")
 
     def _members(self, _: str) -> None:
-        self._say(self._peer.members() or ["no seed answered, or no peer is registered"])
+        whose = dict.fromkeys(self._peer.neighbours(), "neighbour")
+        whose[self._peer.address] = "this peer"
+        rows = [(member, whose.get(member, "")) for member in self._peer.members()]
+        self._say_rows([("live peer", ""), *rows], "no seed answered, or no peer is registered")
 
     def _seeds(self, _: str) -> None:
         rows = [("seed", "registered there")]
         rows += [(seed, "yes" if ours else "no") for seed, ours in self._peer.seeds().items()]
-        self._say_table(rows, "no seeds are listed")
+        self._say_rows(rows, "no seeds are listed")
 
     def _stats(self, _: str) -> None:
-        self._say_table([(name, str(count)) for name, count in self._peer.stats().items()], "")
+        counters = self._peer.stats().items()
+        rows = [(name.replace("_", " "), f"{count:,}") for name, count in counters]
+        self._say_rows([("counter", "now"), *rows], "")
 
     def _history(self, count: str) -> None:
         wanted = times(count) if count else 10
-        self._say(list(self._past)[-wanted:] if wanted else [])
+        for line in list(self._past)[-wanted:] if wanted else []:
+            self._screen.say(line)
 
     def _to(self, rest: str) -> None:
         address, _, text = rest.partition(" ")
@@ -259,15 +294,9 @@ class Console:
             raise ValueError("expected /to HOST:PORT TEXT")
         self._peer.send(address, text.encode())
 
-    def _say_table(self, rows: Sequence[tuple[str, ...]], if_empty: str) -> None:
-        if len(rows) == 1 and if_empty:
-            self._say([if_empty])
-            return
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            self._screen.say("  ".join(cells).rstrip())
-
-    def _say(self, lines: list[str]) -> None:
-        for line in lines:
-            self._screen.say(line)
+    def _say_rows(self, rows: Sequence[Sequence[str]], if_empty: str) -> None:
+        """A table; in one line what it means that there is nothing below its headers."""
+        if len(rows) == 1:
+            self._screen.say(if_empty)
+        else:
+            self._screen.say_table(rows)

@@ -22,7 +22,6 @@ from command_line import (
     FAILURE,
     Prompt,
     Running,
-    Screen,
     answer,
     argument,
     complain,
@@ -37,6 +36,7 @@ from command_line import (
 from journal import Event
 from link import Listener
 from messages import AddressInUse, BadAddress
+from screen import Screen
 from seed import Seed
 
 PEER_PROGRAM = Path(__file__).with_name("peer.py")

@@ -26,7 +26,6 @@ from command_line import (
     BAD_INPUT,
     FAILURE,
     SUCCESS,
-    Screen,
     argument,
     complain,
     count_number,
@@ -35,6 +34,7 @@ from command_line import (
 )
 from promises import BrokenPromise
 from scenario import Experiment, NotBuilt, Progress, Result, Setting
+from screen import Screen
 from settings import VERSION
 
 PROGRESS_INTERVAL_S = 0.2

@@ -236,7 +236,8 @@ class Programs:
         self.log = folder / "outputfile.log"
         self.root = ROOT  # where the scripts lie
         self.are_files_named = True  # or left to the programs' defaults
-        self.environment = {**os.environ, MARK: str(folder)}  # every test has its own folder
+        self.environment = {**os.environ, "TERM": "xterm", MARK: str(folder)}  # a folder each
+        self.environment.pop("NO_COLOR", None)
         self._started: list[Program | Terminal] = []
 
     # ---- any program

@@ -7,15 +7,19 @@ import re
 import select
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+import pyte
 
 from helpers import PATIENCE_S, wait_until
 
 # The new process takes the terminal as its own, so that Ctrl-C reaches it, and becomes the program.
 TAKE_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.executable, sys.argv[1:])"
 
+WINDOW_ROWS = 24
 PASTE_MODE = re.compile(r"\x1b\[\?2004[hl]\r?")  # what line editing switches on and off
 
 
@@ -29,12 +33,13 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-c", TAKE_TERMINAL, sys.executable, *arguments],
             cwd=folder,
-            env={**environment, "TERM": "xterm"},
+            env=environment,
             stdin=slave,
             stdout=slave,
             stderr=slave,
         )
         os.close(slave)
+        self.resize(80)
         self._is_hung_up = threading.Event()
         self._reader = threading.Thread(target=self._read, name=f"screen of {self.name}")
         self._reader.start()
@@ -51,6 +56,25 @@ class Terminal:
         """Everything shown so far, what was typed included."""
         text = bytes(self._shown).decode(errors="replace")
         return PASTE_MODE.sub("", text).replace("\r\n", "\n")
+
+    @property
+    def rows(self) -> list[str]:
+        """What a person sees: the rows of the window, from the top down to the last with text."""
+        picture = pyte.Screen(self._columns, WINDOW_ROWS)
+        pyte.ByteStream(picture).feed(bytes(self._shown))
+        rows = [row.rstrip() for row in picture.display]
+        while rows and not rows[-1]:
+            rows.pop()
+        return rows
+
+    def resize(self, columns: int) -> None:
+        """Make the window so wide."""
+        self._columns = columns
+        termios.tcsetwinsize(self._master, (WINDOW_ROWS, columns))
+
+    def press(self, keys: str) -> None:
+        """Type, without Enter; or what a special key sends."""
+        os.write(self._master, keys.encode())
 
     def type(self, text: str) -> int:
         """Type one line; give how much was on the screen before, for `wait_to_see(since=)`."""

@@ -17,8 +17,8 @@ LAYERS = """
     peer  seed  scenario
     promises  measure
     world
-    driver  registration  delivery  threads  simulated_peer  command_line
-    link  node  simulated_seed
+    driver  registration  delivery  threads  simulated_peer  screen
+    link  node  simulated_seed  command_line
     actions  overlay  tree  gossip  liveness  directory
     streams  insiders
     wire  virtual_time
