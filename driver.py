@@ -26,7 +26,7 @@ from messages import (
     Welcome,
     stream_name,
 )
-from node import Node
+from node import IDLE_TICK_INTERVAL_S, Node
 from streams import Gap
 from wire import Run
 
@@ -68,6 +68,8 @@ class Driver:
         self.lock = threading.Lock()  # guards the node, the links and the events
         self._has_news = threading.Condition(self.lock)  # something to publish
         self._has_room = threading.Condition(self.lock)  # a writer has made progress
+        self._has_work = threading.Condition(self.lock)  # the node is busy, or leaves
+        self._is_idle = False  # somebody waits for work
         self.links: dict[Address, Link] = {}
         self._events: deque[Notify] = deque(maxlen=MAX_EVENTS)
         self._directs: deque[Direct] = deque()
@@ -116,6 +118,20 @@ class Driver:
         self._has_room.notify_all()
         if self.node.gossip.inbox:
             self._has_news.notify()
+        if self._is_idle and self._is_needed():
+            self._is_idle = False
+            self._has_work.notify()
+
+    def _is_needed(self) -> bool:
+        return self._is_leaving or self.node.is_busy
+
+    def wait_for_work(self) -> None:
+        """Wait until the node is busy, but no longer than it may be left alone."""
+        with self.lock:
+            if not self._is_needed():
+                self._is_idle = True
+                self._has_work.wait(IDLE_TICK_INTERVAL_S)
+                self._is_idle = False
 
     def _carry_out_all(self, actions: list[Action]) -> None:
         for action in actions:

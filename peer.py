@@ -329,11 +329,13 @@ class Peer:
     def connect_to_peers(self) -> None:
         """Let the node do whatever is due, dials above all, until the peer stops."""
         join_s = now_s()
-        while not self._stopping.wait(self._tunables.tick_interval_s):
+        while not self._stopping.is_set():
             if self._join and not self._driver.links and now_s() >= join_s:
                 join_s = now_s() + self._tunables.exchange_interval_s
                 self._driver.decide(self._driver.node.learn, self._join)
             self._driver.decide(self._driver.node.tick)
+            self._stopping.wait(self._tunables.tick_interval_s)
+            self._driver.wait_for_work()
 
     def deliver(self) -> None:
         """Hand events and messages to the program, until the peer has stopped and all is said."""
