@@ -19,6 +19,7 @@ from wire import FrameBuffer, Run, encode
 
 _log = logging.getLogger("peer-to-peer")
 
+LARGE_BYTES = 16 << 10  # more than that is sent as it lies: to copy it would cost more than a call
 BACKLOG = 512  # connections the kernel holds for us while we accept others
 
 
@@ -33,8 +34,18 @@ class Connection:
 
     def send(self, items: Sequence[Message | Run]) -> None:
         """Send all of it; blocks while the other side does not read. Raises OSError."""
-        parts = [item.data if isinstance(item, Run) else encode(item) for item in items]
-        self.socket.sendall(b"".join(parts))
+        small: list[bytes] = []  # many of them go in one call
+        for item in items:
+            data = item.data if isinstance(item, Run) else encode(item)
+            if len(data) < LARGE_BYTES:
+                small.append(data)
+                continue
+            if small:
+                self.socket.sendall(b"".join(small))
+                small = []
+            self.socket.sendall(data)
+        if small:
+            self.socket.sendall(b"".join(small))
 
     def frames(self) -> Iterator[list[Message | Run]]:
         """Whatever arrives, in lists, until the other side closes. Raises OSError, WireError."""

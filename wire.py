@@ -293,11 +293,12 @@ class FrameBuffer:
 
     def _make_room(self) -> None:
         """Move the unfinished frame to the front, and see that all of it fits behind that."""
-        rest = self._data[self._start : self._end]
+        rest = memoryview(self._data)[self._start : self._end]
         needed = 4 + min(int.from_bytes(rest[:4], "big"), MAX_FRAME_BYTES)
         size = max(self.RECEIVE_BYTES, needed + self.RECEIVE_BYTES // 4)
-        self._data = bytearray(size)
-        self._data[: len(rest)] = rest
+        if size != len(self._data):
+            self._data = bytearray(size)
+        memoryview(self._data)[: len(rest)] = rest
         self._start, self._end = 0, len(rest)
 
 
