@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from figures import table
+from figures import shown
 from helpers import let_pass, wait_until
 from machine import Row, cpu_s, reporting, rss_kib
 from programs import Program, Programs, is_connected
@@ -26,7 +26,7 @@ SETTLE_S = 10.0  # the links and the tree of a new network, before anything is m
 HISTORY = 1_000  # messages that a newcomer has to be given
 PAUSE_S = 2.5
 WATCH_S = 8.0  # after a pause: a verdict takes about 5 s
-COLUMNS = {"what": "what", "unit": "", "median": "median", "worst": "worst", "count": "of"}
+LINE = "{what:<54} median {median:>7}, worst {worst:>7} of {count:>2} {unit}"
 
 
 class Network:
@@ -192,8 +192,9 @@ def main(arguments: list[str]) -> int:
     rows: list[Row] = []
     with reporting(options.json, arguments, rows):
         for name in options.names:
-            rows += MEASUREMENTS[name](options)
-    print("\n".join(table(rows, COLUMNS)))
+            for row in MEASUREMENTS[name](options):
+                rows.append(row)
+                print(LINE.format(**{key: shown(value) for key, value in row.items()}), flush=True)
     return 0
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import environment
 import life
+import many
 import run
 from conductor import DIALS, graph
 from figures import delays_ms, percentile, table
@@ -167,3 +168,17 @@ def test_deaths_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     for row in rows:
         assert row["count"] == 1
         assert 0 < row["median"] == row["worst"]
+
+
+def test_a_crowd_and_a_busy_seed_are_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(many, "CHURN_S", 0.5)
+    file = tmp_path / "figures.json"
+    sizes = ["--crowd", "3", "--switch", "0.005", "--registered", "20", "--rate", "10"]
+    assert many.main([*sizes, "--json", str(file)]) == 0
+    values = {row["what"]: row["value"] for row in json.loads(file.read_text())["rows"]}
+    assert values["peers in one process"] == 3
+    assert values["threads left behind"] == 0
+    assert values["peers registered, and connected still"] == 20
+    assert 0 < values["one took, p50"] <= values["one took, p99"]
