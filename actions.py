@@ -1,9 +1,10 @@
-"""What a node asks its driver to do. Sending is not among it: that waits in the links' outboxes."""
+"""What a node asks its driver to do; what is to be sent waits in the links' outboxes instead."""
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
 
-from messages import Address, Bye, Hello
+from messages import Address, Bye, Hello, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,14 @@ class Notify:
 
     event: str
     details: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What waits to be said to one neighbour, beside the messages that it is owed."""
+
+    messages: deque[Message] = field(default_factory=deque)
+    differences: int = 0  # liveness replies in a row whose digest was not ours
 
 
 Action = Dial | Try | Close | Report | Notify

@@ -6,6 +6,7 @@ and a lapsed lease are each only a reason to try.
 """
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 from messages import Address
@@ -18,6 +19,7 @@ class Lease:
 
     boot_ms: int  # which life of the peer this is
     ends_s: float
+    source: str  # where it was registered from first
 
 
 class Directory:
@@ -27,6 +29,7 @@ class Directory:
         self._tunables = tunables
         self._rng = rng
         self._leases: dict[Address, Lease] = {}
+        self._per_source: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -34,10 +37,22 @@ class Directory:
     def __contains__(self, peer: Address) -> bool:
         return peer in self._leases
 
-    def register(self, peer: Address, boot_ms: int, now_s: float) -> bool:
+    def has_room(self, peer: Address, source: str) -> bool:
+        """Whether the peer may be listed for that source: it is, or there is room for it."""
+        if peer in self._leases:
+            return True
+        limits = self._tunables
+        is_full = len(self._leases) >= limits.max_leases
+        return not is_full and self._per_source[source] < limits.leases_per_source
+
+    def register(self, peer: Address, boot_ms: int, now_s: float, source: str = "") -> bool:
         """Begin or renew the peer's lease. True if this life of it was not on the list."""
         known = self._leases.get(peer)
-        self._leases[peer] = Lease(boot_ms, now_s + self._tunables.lease_s)
+        if known is None:
+            self._count(source, 1)
+        else:
+            source = known.source  # whoever renews it, it stays where it is counted
+        self._leases[peer] = Lease(boot_ms, now_s + self._tunables.lease_s, source)
         return known is None or known.boot_ms != boot_ms
 
     def remove(self, peer: Address, boot_ms: int) -> bool:
@@ -46,6 +61,7 @@ class Directory:
         if lease is None or lease.boot_ms != boot_ms:
             return False
         del self._leases[peer]
+        self._count(lease.source, -1)
         return True
 
     def boot_of(self, peer: Address) -> int | None:
@@ -63,6 +79,26 @@ class Directory:
         return [peer for peer, lease in self._leases.items() if lease.ends_s <= now_s]
 
     def listed(self, but: Address | None = None) -> list[Address]:
-        """The live peers, in random order; at most `max_listed_peers` of a longer list."""
+        """The live peers, in random order; at most `max_listed_peers` of a longer list.
+
+        Of a longer list each source gives as many as any other, as far as it has them: one that
+        registers thousands does not crowd out the rest.
+        """
         peers = [peer for peer in self._leases if peer != but]
-        return self._rng.sample(peers, min(len(peers), self._tunables.max_listed_peers))
+        most = self._tunables.max_listed_peers
+        if len(peers) <= most or len(self._per_source) == 1:
+            return self._rng.sample(peers, min(len(peers), most))
+        self._rng.shuffle(peers)
+        turns: Counter[str] = Counter()
+        in_turn = []
+        for peer in peers:
+            source = self._leases[peer].source
+            turns[source] += 1
+            in_turn.append((turns[source], peer))
+        in_turn.sort(key=lambda entry: entry[0])
+        return [peer for _, peer in in_turn[:most]]
+
+    def _count(self, source: str, change: int) -> None:
+        self._per_source[source] += change
+        if not self._per_source[source]:
+            del self._per_source[source]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actions import Action, Close, Notify
+from limits import Budgets
 from link import Connection
 from messages import (
     Address,
@@ -61,7 +62,13 @@ class News:
 class Driver:
     """One node and its links."""
 
-    def __init__(self, node: Node, is_verbose: bool, carry_out: Callable[[Action], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        admissions: Budgets,
+        is_verbose: bool,
+        carry_out: Callable[[Action], None],
+    ) -> None:
         self.node = node
         self._is_verbose = is_verbose
         self._carry_out = carry_out  # does what needs a system call; called without the lock
@@ -74,6 +81,7 @@ class Driver:
         self._events: deque[Notify] = deque(maxlen=MAX_EVENTS)
         self._directs: deque[Direct] = deque()
         self._directs_size = 0
+        self._admissions = admissions  # for each address that dials us
         self._is_leaving = False
         self._is_over = False
 
@@ -145,6 +153,9 @@ class Driver:
         with self.lock:
             if self._is_leaving:
                 return None
+            if not self._admissions.spend(connection.source, now_s()):
+                self._refuse("admissions", connection.source, "too many newcomers from there")
+                return Refused(self.node.me.origin, "too many newcomers", ())
             refused, actions = self.node.admit(hello, now_s())
             outside = self._apply(actions)
             if refused is None:
@@ -219,15 +230,21 @@ class Driver:
         with self.lock:
             self._publish(event)
 
-    def take_direct(self, direct: Direct) -> bool:
+    def take_direct(self, direct: Direct, source: str) -> bool:
         """A message to this peer alone; False if the program is too far behind to be given it."""
         with self.lock:
             if self._directs_size > MAX_DIRECT_BYTES:
+                self._refuse("directs", source, "the program is too far behind")
                 return False
             self._directs.append(direct)
             self._directs_size += len(direct.payload)
             self._has_news.notify()
             return True
+
+    def refuse(self, limit: str, source: str, reason: str) -> None:
+        """Something from there was too much: count it, and have the node say so."""
+        with self.lock:
+            self._refuse(limit, source, reason)
 
     def look_again(self) -> None:
         """The program has begun to listen."""
@@ -245,6 +262,9 @@ class Driver:
             self._directs_size = 0
             items = self.node.gossip.collect(COLLECT_BYTES)
             return News(events, directs, items, self._is_over and not self.node.gossip.inbox)
+
+    def _refuse(self, limit: str, source: str, reason: str) -> None:
+        self.node.refusals.refuse(limit, source, reason, now_s())
 
     def _has_any_news(self) -> bool:
         return bool(self._events or self._directs or self.node.gossip.inbox or self._is_over)

@@ -6,10 +6,10 @@ nothing of why. Every call here may block; none is made while a lock is held.
 
 import contextlib
 import errno
+import ipaddress
 import logging
 import random
 import socket
-import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -26,9 +26,10 @@ BACKLOG = 512  # connections the kernel holds for us while we accept others
 class Connection:
     """One connected socket. One thread may receive while another sends."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, source: str = "") -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = sock
+        self.source = source  # whom to count it to; empty if we dialled
         self._frames = FrameBuffer()
         self._waiting: list[Message | Run] = []  # received with an earlier frame, not yet given out
 
@@ -105,37 +106,6 @@ class Connection:
         self.socket.close()
 
 
-class Connections:
-    """Those open at one peer or seed, to be ended all at once when it stops."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards what follows
-        self._open: set[Connection] = set()
-        self._is_over = False
-
-    @contextlib.contextmanager
-    def including(self, connection: Connection) -> Iterator[None]:
-        """While this lasts, `abort` ends the connection; at once if it came before."""
-        with self._lock:
-            self._open.add(connection)
-            is_over = self._is_over
-        if is_over:
-            connection.abort()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open.discard(connection)
-
-    def abort(self) -> None:
-        """End them all, and those that are still to come."""
-        with self._lock:
-            self._is_over = True
-            connections = list(self._open)
-        for connection in connections:
-            connection.abort()
-
-
 class Listener:
     """A bound socket that accepts connections."""
 
@@ -155,7 +125,8 @@ class Listener:
 
     def accept(self) -> Connection:
         """The next connection. Raises OSError when closed, or when no descriptor is left."""
-        return Connection(self._socket.accept()[0])
+        sock, address = self._socket.accept()
+        return Connection(sock, source_of(address[0]))
 
     def abort(self) -> None:
         """Accept no more, from any thread: whoever waits in `accept` is woken."""
@@ -193,6 +164,16 @@ def each_of(address: Address) -> list[Address]:
     families = [[h for h in hosts if ":" not in h], [h for h in hosts if ":" in h]]
     most = max(families, key=len)
     return [Address(host, address.port) for host in most] if len(most) > 1 else [address]
+
+
+def source_of(host: str) -> str:
+    """Whom a connection from there is counted to: one IPv4 address, or one IPv6 network of 2^64."""
+    found = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(found, ipaddress.IPv4Address):
+        return host
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((found, 64), strict=False))
 
 
 def dial(address: Address, timeout_s: float) -> Connection:

@@ -11,11 +11,11 @@ in the order given; and it calls `tick` and `test_liveness` when they are due.
 import random
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-from actions import Action, Close, Dial, Notify, Report, Try
+from actions import Action, Close, Dial, Notify, Outbox, Report, Try
 from gossip import Gossip
+from limits import Refusals
 from liveness import Finding, Liveness, Tried
 from messages import (
     PROTOCOL_VERSION,
@@ -44,14 +44,6 @@ from tree import Tree
 from wire import Run
 
 
-@dataclass(slots=True)
-class Outbox:
-    """What waits to be said to one neighbour, beside the messages that it is owed."""
-
-    messages: deque[Message] = field(default_factory=deque)
-    differences: int = 0  # liveness replies in a row whose digest was not ours
-
-
 class Node:
     """The decisions of one peer in one life."""
 
@@ -65,6 +57,7 @@ class Node:
     ) -> None:
         self.me = me
         self._tunables = tunables
+        self.refusals = Refusals("half_open", "admissions", "links", "frames", "streams", "directs")
         self.ready: set[Address] = set()  # neighbours to whom something can be sent now
         self.overlay = Overlay(me.origin, tunables, rng, now_s)
         self.gossip = Gossip(me, tunables, rng, self.ready, wants_history)
@@ -97,6 +90,7 @@ class Node:
             self.liveness.forgive_all(now_s)
         self._tick_s = now_s
         actions: list[Action] = [Try(accused) for accused in self.liveness.collect_retries()]
+        actions += [Notify("refused", details) for details in self.refusals.collect()]
         for accused, reason, finding in self.liveness.lapsed(now_s):
             actions += self._settle(accused, reason, finding, now_s)
         if (neighbour := self.overlay.exchange(now_s)) is not None:
@@ -125,8 +119,8 @@ class Node:
         """A peer dialled us. Unless refused, the link is up and its outbox holds the Welcome."""
         refusal = self._refusal(hello)
         if refusal:
-            contacts = self.overlay.sample(hello.address)
-            return Refused(self.me.origin, refusal, contacts), []
+            self.refusals.counts["links"] += 1  # an everyday event: the dialler alone is told
+            return Refused(self.me.origin, refusal, self.overlay.sample(hello.address)), []
         actions: list[Action] = []
         if hello.address not in self.overlay.neighbours:
             actions += self._make_room(now_s)
@@ -187,6 +181,7 @@ class Node:
 
     def misbehaved(self, neighbour: Address, reason: str, now_s: float) -> list[Action]:
         """A neighbour sent what is no message: part from it, and do not come back soon."""
+        self.refusals.counts["frames"] += 1  # the log tells why the link ended
         actions = self._drop(neighbour, reason, Bye(reason, is_leaving=False), now_s)
         self.overlay.failed(neighbour, Dialled.TURNED_AWAY, now_s)
         return actions + self._dials(now_s)
@@ -370,6 +365,7 @@ class Node:
             "surplus": self.gossip.surplus,
             "history_bytes": self.gossip.history_size,
             "waiting_bytes": self.gossip.inbox_size,
+            **self.refusals.stats(),
         }
 
     def _bye(self, neighbour: Address, reason: str, is_leaving: bool, now_s: float) -> list[Action]:
@@ -383,8 +379,8 @@ class Node:
 
     def _liveness_reply(self, neighbour: Address, number: int) -> LivenessReply:
         asker = StreamName(neighbour, self.overlay.neighbours[neighbour].boot_ms)
-        links = len(self.overlay.neighbours)
-        return LivenessReply(number, self.gossip.digest, links, self.gossip.heard_from(asker))
+        heard = self.gossip.heard_from(asker)
+        return LivenessReply(number, self.gossip.digest, len(self._outboxes), heard)
 
     def _compare(self, neighbour: Address, reply: LivenessReply) -> None:
         """A difference may be under way to us; one that lasts is resolved by telling all."""

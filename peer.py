@@ -19,9 +19,9 @@ from actions import Action, Dial, Notify, Report, Try
 from delivery import Delivery, Message
 from driver import Driver, Link, now_s
 from journal import Event, Journal
+from limits import Budgets
 from link import (
     Connection,
-    Connections,
     Listener,
     advertised,
     ask,
@@ -53,7 +53,7 @@ from node import Node
 from overlay import Dialled
 from registration import Registration, SeedSource, ask_members
 from settings import CONFIG_FILE, LOG_FILE, Tunables
-from threads import Threads
+from threads import Reception, Threads
 
 __all__ = [
     "AddressInUse",
@@ -118,7 +118,6 @@ class Peer:
         self._state_lock = threading.Lock()  # guards what follows
         self._is_started = False
         self._stopping = threading.Event()
-        self._handshakes = Connections()  # under way, to be cut short by `stop`
 
     # ---- for the program ----
 
@@ -146,10 +145,14 @@ class Peer:
     def _assemble(self) -> None:
         rng = random.Random()
         node = Node(self._me, self._tunables, rng, now_s(), wants_history=not self._no_history)
-        self._driver = Driver(node, self._is_verbose, self._carry_out)
+        admissions = Budgets(self._tunables.admissions, self._tunables.admissions_per_s)
+        self._driver = Driver(node, admissions, self._is_verbose, self._carry_out)
         self._registration = Registration(self._me, self._seeds, self._tunables, rng, self._notify)
         self._threads = Threads(str(self._me.origin), self._journal.failure)
         self._delivering = Threads(str(self._me.origin), self._journal.failure)
+        self._reception = Reception(
+            self._listener, self._threads, self.handle_peer, self._tunables, self._driver.refuse
+        )
 
     def stop(self, reason: str = "asked to") -> None:
         """Send what is owed, tell neighbours and seeds, join the threads. May be called twice."""
@@ -157,9 +160,8 @@ class Peer:
             if not self._is_started or self._stopping.is_set():
                 return
             self._stopping.set()
-        self._listener.abort()
+        self._reception.abort()
         self._registration.wake()
-        self._handshakes.abort()
         deadline_s = now_s() + STOP_TIMEOUT_S
         self._driver.leave(reason, self._tunables.flush_timeout_s)
         self._threads.join(deadline_s)
@@ -287,32 +289,27 @@ class Peer:
 
     def listen(self) -> None:
         """Accept connections, a thread for each, until the peer stops."""
-        while not self._stopping.is_set():
-            try:
-                connection = self._listener.accept()
-            except OSError:
-                self._stopping.wait(0.1)  # closed by `stop`, or no descriptor left for now
-                continue
-            self._threads.start("handle_peer", self.handle_peer, connection)
-        self._listener.close()
+        self._reception.accept(self._stopping)
 
     def handle_peer(self, connection: Connection) -> None:
         """Serve whoever connected: a new neighbour until its link ends, anybody else once."""
         try:
-            with self._handshakes.including(connection):
-                first = connection.receive_one(self._tunables.handshake_timeout_s)
+            first = connection.receive_one(self._tunables.handshake_timeout_s)
+            self._reception.is_known(connection)
             match first:
                 case Hello():
                     self._admit(connection, first)
                 case Probe(number):
                     connection.send([Echo(number)])
                 case Direct():
-                    if self._driver.take_direct(first):
+                    if self._driver.take_direct(first, connection.source):
                         connection.send([Received()])
                 case _:
                     raise WireError(f"{type(first).__name__}: not expected by a peer")
-        except (OSError, WireError) as error:
-            _log.debug("%s: a visitor was not understood: %s", self._me.origin, error)
+        except WireError as error:
+            self._driver.refuse("frames", connection.source, str(error))
+        except OSError as error:
+            _log.debug("%s: a visitor vanished: %s", self._me.origin, error)
         finally:
             connection.close()
 

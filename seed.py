@@ -17,7 +17,8 @@ from typing import Self
 import settings
 from directory import Directory
 from journal import Event, Journal
-from link import Connection, Connections, Listener, advertised, try_address
+from limits import Budgets, Refusals
+from link import Connection, Listener, advertised, try_address
 from liveness import Tried
 from messages import (
     Address,
@@ -37,7 +38,7 @@ from messages import (
     WireError,
 )
 from settings import CONFIG_FILE, LOG_FILE, Tunables
-from threads import Threads
+from threads import Reception, Threads
 from wire import Run
 
 __all__ = ["AddressInUse", "BadAddress", "NetworkError", "NotRunning", "Seed"]
@@ -74,9 +75,11 @@ class Seed:
         self._log_file = log
         self._on_event = on_event
         self._tunables = tunables or Tunables()
-        self._lock = threading.Lock()  # guards the directory and the flag
+        self._lock = threading.Lock()  # guards what follows
         self._directory = Directory(self._tunables, random.Random())
-        self._connections = Connections()
+        self._holders: dict[Connection, Address] = {}  # who is registered over which connection
+        self._attempts = Budgets(self._tunables.attempts, self._tunables.attempts_per_s)
+        self._refusals = Refusals("half_open", "registrations", "attempts")
         self._is_started = False
         self._stopping = threading.Event()
 
@@ -95,9 +98,12 @@ class Seed:
                 self._listener.close()
                 raise
             self._threads = Threads(str(self._me), self._journal.failure)
+            self._reception = Reception(
+                self._listener, self._threads, self.handle_peer, self._tunables, self._refuse
+            )
             self._is_started = True
         self._journal.record("listening", address=str(self._listener.address))
-        self._threads.start("accept", self._accept)
+        self._threads.start("accept", self._reception.accept, self._stopping)
         self._threads.start("expire", self._expire)
 
     def listen(self) -> None:
@@ -121,13 +127,15 @@ class Seed:
             if not self._is_started or self._stopping.is_set():
                 return
             self._stopping.set()
+            registered = list(self._holders)
         deadline_s = time.monotonic() + STOP_TIMEOUT_S
         try:
             settings.remove_seed(self._config, self._me)
         except OSError as error:
             _log.warning("%s stays listed in %s: %s", self._me, self._config, error)
-        self._listener.abort()
-        self._connections.abort()
+        self._reception.abort()
+        for connection in registered:
+            connection.abort()
         self._threads.join(deadline_s)
         self._journal.record("stopped", reason=reason)
         self._journal.close()
@@ -156,33 +164,31 @@ class Seed:
         with self._lock:
             return [str(peer) for peer in self._directory.listed()]
 
-    # ---- threads ----
+    def stats(self) -> dict[str, int]:
+        """Counters since the start; their names say of what."""
+        with self._lock:
+            return {"peers": len(self._directory), **self._refusals.stats()}
 
-    def _accept(self) -> None:
-        """Accept connections, a thread for each, until the seed stops."""
-        while not self._stopping.is_set():
-            try:
-                connection = self._listener.accept()
-            except OSError:
-                self._stopping.wait(0.1)  # closed by `stop`, or no descriptor left for now
-                continue
-            self._threads.start("handle_peer", self.handle_peer, connection)
-        self._listener.close()
+    # ---- threads ----
 
     def handle_peer(self, connection: Connection) -> None:
         """Serve one connected peer until it parts; if it just vanishes, see whether it lives."""
         registered: Register | None = None
+        limits = self._tunables
         try:
-            with self._connections.including(connection):
-                first = connection.receive_one(self._tunables.handshake_timeout_s)
-                registered = self._answer(connection, first, registered)
-                connection.socket.settimeout(2 * self._tunables.lease_s)  # it renews far more often
-                for items in connection.frames():
-                    for item in items:
-                        registered = self._answer(connection, item, registered)
+            while registered is None:
+                message = connection.receive_one(limits.handshake_timeout_s)
+                connection.socket.settimeout(limits.handshake_timeout_s)  # to read the answer
+                registered = self._answer(connection, message, None)
+            connection.socket.settimeout(2 * limits.lease_s)  # it renews far more often
+            for items in connection.frames():
+                for item in items:
+                    registered = self._answer(connection, item, registered)
         except (OSError, WireError) as error:
             _log.debug("%s: a connection ended: %s", self._me, error)
         finally:
+            with self._lock:
+                self._holders.pop(connection, None)
             connection.close()
         if registered is not None:
             self._remove_if_dead(registered.address, "its connection was lost")
@@ -207,36 +213,80 @@ class Seed:
     ) -> Register | None:
         """Answer one message. Returns who is registered over this connection now."""
         match item:
-            case Register(address, _):
-                self._register(item)
+            case Register(address, _) if registered is None or registered.address == address:
+                is_listed = self._register(connection, item)
                 connection.send([self._list(but=address)])
-                return item
+                return item if is_listed else registered
             case ListPeers():
                 connection.send([self._list()])
             case DeadReport(accused, reporter):
-                connection.send([Verdict(accused, self._judge(accused, reporter))])
+                is_removed = self._judge(accused, reporter, connection.source)
+                connection.send([Verdict(accused, is_removed)])
             case Probe(number):
                 connection.send([Echo(number)])
             case Bye() if registered is not None:
-                self._remove_if_dead(registered.address, "it has left")  # anybody may say so
+                if self._may_try(connection.source):  # anybody may say so
+                    self._remove_if_dead(registered.address, "it has left")
                 return None
             case _:
                 raise WireError(f"{type(item).__name__}: not expected by a seed")
         return registered
 
-    def _register(self, register: Register) -> None:
+    def _register(self, connection: Connection, register: Register) -> bool:
+        """List the peer or renew its lease; a new one only if it gives an echo."""
+        peer, source = register.address, connection.source
         with self._lock:
-            is_new = self._directory.register(register.address, register.boot_ms, time.monotonic())
+            is_known = self._directory.boot_of(peer) == register.boot_ms
+            has_room = self._directory.has_room(peer, source) and self._may_hold(connection)
+        if not has_room:
+            self._refuse("registrations", source, f"{peer}: there are too many from there")
+            return False
+        if not is_known and not self._gives_echo(peer, source):
+            self._refuse("registrations", source, f"{peer} gives no echo")
+            return False
+        with self._lock:
+            is_new = self._directory.register(peer, register.boot_ms, time.monotonic(), source)
             count = len(self._directory)
+            self._holders[connection] = peer
+            is_over = self._stopping.is_set()
+        self._reception.is_known(connection)
+        if is_over:
+            connection.abort()
         if is_new:
-            self._journal.record("peer_registered", peer=str(register.address), peers=count)
+            self._journal.record("peer_registered", peer=str(peer), peers=count)
+        return True
+
+    def _may_hold(self, connection: Connection) -> bool:
+        """Whether one more may be registered over a connection from there."""
+        held = sum(holder.source == connection.source for holder in self._holders)
+        return connection in self._holders or held < self._tunables.leases_per_source
+
+    def _gives_echo(self, peer: Address, source: str) -> bool:
+        """Whether the peer lives; silence is given a second chance, for a machine may be busy."""
+        for _ in range(2):
+            if not self._may_try(source):
+                return False
+            outcome = try_address(peer, self._tunables.probe_timeout_s)
+            if outcome is not Tried.SILENT:
+                break
+        return outcome is Tried.ECHOED
+
+    def _may_try(self, source: str) -> bool:
+        """Whether that source may have us dial once more."""
+        with self._lock:
+            may_try = self._attempts.spend(source, time.monotonic())
+        if not may_try:
+            self._refuse("attempts", source, "it asks us to dial too much")
+        return may_try
 
     def _list(self, but: Address | None = None) -> PeerList:
         with self._lock:
             return PeerList(tuple(self._directory.listed(but)))
 
-    def _judge(self, accused: Address, reporter: Address) -> bool:
+    def _judge(self, accused: Address, reporter: Address, source: str) -> bool:
         """A report of a death is only a hint. True if the accused is off the list."""
+        if not self._may_try(source):
+            return False
         is_removed = self._remove_if_dead(accused, f"{reporter} reported it dead")
         verdict = "removed" if is_removed else "still alive"
         self._journal.record(
@@ -260,11 +310,25 @@ class Seed:
         return True
 
     def _remove(self, peer: Address, boot_ms: int, reason: str) -> None:
+        """Take it off the list, and end its connections: if it lives, it registers anew."""
         with self._lock:
             is_removed = self._directory.remove(peer, boot_ms)
             count = len(self._directory)
+            holders = [c for c, held in self._holders.items() if held == peer and is_removed]
+        for holder in holders:
+            holder.abort()
         if is_removed and not self._stopping.is_set():
             self._journal.record("peer_removed", peer=str(peer), reason=reason, peers=count)
+
+    # ---- limits ----
+
+    def _refuse(self, limit: str, source: str, reason: str) -> None:
+        """Count what was refused, and say so now and then."""
+        with self._lock:
+            self._refusals.refuse(limit, source, reason, time.monotonic())
+            news = self._refusals.collect()
+        for details in news:
+            self._journal.record("refused", **details)
 
 
 if __name__ == "__main__":

@@ -76,10 +76,18 @@ class Tunables:
     lease_s: float = 90.0  # a peer that does not renew is looked at, and removed if dead
     renew_interval_s: float = 30.0  # three chances within a lease
     max_listed_peers: int = 1000  # handed out at random of a longer list
+    max_leases: int = 20_000  # a peer costs a seed a thread as well: far more than one can serve
+    leases_per_source: int = 2000  # of one address: far more peers than one machine can run
+    attempts: int = 4000  # peers tried for one address at once (twice what it may register),
+    attempts_per_s: float = 20.0  # and then so many a second: a seed is no tool to dial others
 
     # Connections
     dial_timeout_s: float = 3.0  # a SYN is repeated after 1 s and after 3 s
     handshake_timeout_s: float = 5.0  # from accepting a connection to its first whole frame
+    half_open: int = 256  # connections that have not said who they are: past it, one must go
+    half_open_per_source: int = 64  # of one address: a whole village may start behind one router
+    admissions: int = 256  # neighbours from one address at once, and then so many a second:
+    admissions_per_s: float = 10.0  # each costs a line in the log, and maybe a dial
     flush_timeout_s: float = 0.8  # what is owed is still sent when a peer stops, for so long
 
     def __post_init__(self) -> None:

@@ -1,9 +1,16 @@
-"""The threads of one peer or seed: each has a name, is accounted for, and is joined at the end."""
+"""The threads of one peer or seed: each has a name, is accounted for, and is joined at the end.
+
+And those that serve whoever connects: with bounds, because anybody may.
+"""
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
+
+from link import Connection, Listener
+from settings import Tunables
 
 
 class Threads:
@@ -45,3 +52,89 @@ class Threads:
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline_s - time.monotonic()))
+
+
+class Reception:
+    """Accepts connections, a thread for each; few may stay that have not said who they are.
+
+    Past a bound the newcomer is let in, and whoever has kept its counsel longest is closed: honest
+    ones say who they are within milliseconds, so a crowd of silent ones keeps nobody out.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        threads: Threads,
+        serve: Callable[[Connection], None],
+        tunables: Tunables,
+        refuse: Callable[[str, str, str], None],
+    ) -> None:
+        self._listener = listener
+        self._threads = threads
+        self._serve = serve  # runs in the connection's own thread, and closes it
+        self._tunables = tunables
+        self._refuse = refuse  # told of a limit, of whom it met, and why
+        self._lock = threading.Lock()  # guards what follows
+        self._strangers: dict[Connection, None] = {}  # oldest first
+        self._per_source: Counter[str] = Counter()
+        self._is_over = False
+
+    def accept(self, stopping: threading.Event) -> None:
+        """Accept until `stopping`."""
+        while not stopping.is_set():
+            try:
+                connection = self._listener.accept()
+            except OSError:
+                stopping.wait(0.1)  # closed by `abort`, or no descriptor left for now
+                continue
+            silent = self._enter(connection)
+            if silent is not None:
+                silent.abort()
+                self._refuse("half_open", silent.source, "too many connections that say nothing")
+            self._threads.start("handle_peer", self._receive, connection)
+        self._listener.close()
+
+    def is_known(self, connection: Connection) -> None:
+        """It has said who it is. May be called twice."""
+        with self._lock:
+            if connection in self._strangers:
+                del self._strangers[connection]
+                self._per_source[connection.source] -= 1
+                if not self._per_source[connection.source]:
+                    del self._per_source[connection.source]
+
+    def abort(self) -> None:
+        """Accept no more, and end whatever connection has not said who it is."""
+        self._listener.abort()
+        with self._lock:
+            self._is_over = True
+            strangers = list(self._strangers)
+        for stranger in strangers:
+            stranger.abort()
+
+    def _receive(self, connection: Connection) -> None:
+        try:
+            self._serve(connection)
+        finally:
+            self.is_known(connection)
+
+    def _enter(self, connection: Connection) -> Connection | None:
+        """One more that has not said who it is; which of them has to go, if any."""
+        with self._lock:
+            if self._is_over:
+                connection.abort()
+            silent = self._too_many(connection.source)
+            self._strangers[connection] = None
+            self._per_source[connection.source] += 1
+        if silent is not None:
+            self.is_known(silent)
+        return silent
+
+    def _too_many(self, source: str) -> Connection | None:
+        """Who has to go for a newcomer from there: the oldest of that source, or of the busiest."""
+        limits = self._tunables
+        if self._per_source[source] < limits.half_open_per_source:
+            if len(self._strangers) < limits.half_open:
+                return None
+            source = max(self._per_source, key=lambda other: self._per_source[other])
+        return next(stranger for stranger in self._strangers if stranger.source == source)

@@ -120,3 +120,54 @@ def test_of_more_than_a_thousand_a_random_thousand_is_listed(directory: Director
     assert len(directory) == 3000
     everybody = set().union(*(directory.listed() for _ in range(30)))
     assert len(everybody) > 2990, "nobody is left out for good"
+
+
+# ---- sources -------------------------------------------------------------------------------------
+
+
+def test_one_source_may_register_so_many_and_no_more() -> None:
+    directory = Directory(Tunables(leases_per_source=2), random.Random(1))
+    for number in (1, 2):
+        assert directory.has_room(address(number), "a")
+        directory.register(address(number), 1, now_s=0, source="a")
+    assert not directory.has_room(address(3), "a")
+    assert directory.has_room(address(3), "b")
+    assert directory.has_room(address(1), "a")  # to renew it
+
+
+def test_the_list_is_bounded() -> None:
+    directory = Directory(Tunables(max_leases=2), random.Random(1))
+    for number in (1, 2):
+        directory.register(address(number), 1, now_s=0, source=str(number))
+    assert not directory.has_room(address(3), "3")
+    assert directory.has_room(address(2), "3")
+
+
+def test_who_has_gone_makes_room() -> None:
+    directory = Directory(Tunables(leases_per_source=1), random.Random(1))
+    directory.register(PEER, 1, now_s=0, source="a")
+    assert not directory.has_room(OTHER, "a")
+    directory.remove(PEER, 1)
+    assert directory.has_room(OTHER, "a")
+
+
+def test_a_lease_that_another_source_renews_is_still_counted_once() -> None:
+    directory = Directory(Tunables(leases_per_source=1), random.Random(1))
+    directory.register(PEER, 1, now_s=0, source="a")
+    directory.register(PEER, 1, now_s=1, source="b")
+    assert not directory.has_room(OTHER, "a")
+    assert directory.has_room(OTHER, "b")
+    directory.remove(PEER, 1)
+    assert directory.has_room(OTHER, "a")
+
+
+def test_a_source_that_registers_many_does_not_crowd_out_the_rest() -> None:
+    directory = Directory(Tunables(max_listed_peers=10), random.Random(1))
+    for number in range(100):
+        directory.register(address(number), 1, now_s=0, source="greedy")
+    few = [address(number) for number in range(100, 105)]
+    for peer in few:
+        directory.register(peer, 1, now_s=0, source="honest")
+    listed = directory.listed()
+    assert len(set(listed)) == len(listed) == 10
+    assert set(few) < set(listed)

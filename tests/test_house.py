@@ -21,12 +21,12 @@ LAYERS = """
     link  node  simulated_seed  command_line
     actions  overlay  tree  gossip  liveness  directory
     streams  insiders
-    wire  virtual_time
+    wire  virtual_time  limits
     settings  journal
     messages
 """
 PURE = ["node", "actions", "overlay", "tree", "gossip", "streams", "liveness", "directory"]
-PURE += ["wire", "messages"]
+PURE += ["wire", "messages", "limits"]
 
 WORLD = {  # what reaches outside, or differs from run to run
     *("socket", "socketserver", "ssl", "select", "selectors", "asyncio", "urllib", "http"),

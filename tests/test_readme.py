@@ -211,6 +211,7 @@ def on_several_machines(project: Programs, commands: list[str]) -> None:
     peer = typed(project, plain)
     peer.wait_to_see(f"registered with seed {re.escape(seed_address)}")
     stop(peer)
+    advertised = advertised.replace("203.0.113.7:", "127.0.0.1:")  # no router leads here
     told = shlex.split(advertised)[-1]
     peer = typed(project, advertised)
     seed.wait_to_see(f"{re.escape(told)} registered")

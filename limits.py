@@ -1,0 +1,72 @@
+"""What happens at a limit: it is counted, said now and then, and paid for out of a budget.
+
+Pure: no sockets, threads or clocks; the time is an argument. Which limits there are, and why they
+are as they are, is in `settings.py`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+SAID_AGAIN_S = 60.0  # a limit that is met all the time is one line a minute, not one per frame
+REMEMBERED_SPENDERS = 4096  # then who spent least lately is forgotten, and has a full budget again
+
+
+class Refusals:
+    """What was refused because it was too much, by the name of the limit."""
+
+    def __init__(self, *limits: str) -> None:
+        self.counts = Counter(dict.fromkeys(limits, 0))
+        self._said_s: dict[str, float] = {}
+        self._news: list[dict[str, str]] = []  # to be said
+
+    def refuse(self, limit: str, source: str, reason: str, now_s: float) -> None:
+        """Count one more, and say so now and then: what, from where, and why."""
+        self.counts[limit] += 1
+        if now_s >= self._said_s.get(limit, float("-inf")) + SAID_AGAIN_S:
+            self._said_s[limit] = now_s
+            self._news.append({"what": limit, "source": source, "reason": reason})
+
+    def collect(self) -> list[dict[str, str]]:
+        """The details of the events that are to be said."""
+        news, self._news = self._news, []
+        return news
+
+    def stats(self) -> dict[str, int]:
+        """The counts, as they stand beside a program's other counters."""
+        return {f"refused_{limit}": count for limit, count in self.counts.items()}
+
+
+@dataclass(slots=True)
+class Budget:
+    """So much at once, and then so much a second."""
+
+    most: float
+    per_s: float
+    left: float
+    filled_s: float
+
+    def spend(self, now_s: float) -> bool:
+        """Pay for one more. False if there is nothing left to pay with."""
+        self.left = min(self.most, self.left + (now_s - self.filled_s) * self.per_s)
+        self.filled_s = now_s
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class Budgets:
+    """A budget for each source; bounded, however many sources there are."""
+
+    def __init__(self, most: float, per_s: float) -> None:
+        self._most = most
+        self._per_s = per_s
+        self._of: dict[str, Budget] = {}  # who spent last comes last
+
+    def spend(self, source: str, now_s: float) -> bool:
+        """Let the source pay for one more. False if it cannot."""
+        budget = self._of.pop(source, None) or Budget(self._most, self._per_s, self._most, now_s)
+        self._of[source] = budget
+        if len(self._of) > REMEMBERED_SPENDERS:
+            del self._of[next(iter(self._of))]
+        return budget.spend(now_s)

@@ -1,0 +1,197 @@
+"""Who connects and does not say who it is: so many may wait, and past that the oldest must go."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from embedding import Embedded
+from helpers import wait_until
+from link import Connection, ask, source_of
+from messages import Address, Echo, ListPeers, PeerList, Probe, Register
+from peer import Peer
+from seed import Seed
+from settings import Tunables
+
+FEW = Tunables(half_open=6, half_open_per_source=4, handshake_timeout_s=60)
+
+
+@pytest.fixture
+def strangers() -> Iterator["Strangers"]:
+    with ExitStack() as stack:
+        yield Strangers(stack)
+
+
+class Strangers:
+    """Connections of a test that say nothing."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def dial(self, host: Peer | Seed, source: str = "127.0.0.1") -> socket.socket:
+        """Connect from that address of this machine."""
+        address = Address.parse(host.address)
+        sock = socket.create_connection(address, timeout=20, source_address=(source, 0))
+        return self._stack.enter_context(sock)
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the other side has closed it; does not wait."""
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def refused(host: Peer | Seed) -> int:
+    return host.stats()["refused_half_open"]
+
+
+@pytest.fixture(params=["peer", "seed"])
+def host(request: pytest.FixtureRequest, embedded: Embedded) -> Peer | Seed:
+    if request.param == "peer":
+        return embedded.peer(tunables=FEW)
+    return embedded.seed(tunables=FEW)
+
+
+def test_as_many_as_the_bound_may_wait(host: Peer | Seed, strangers: Strangers) -> None:
+    silent = [strangers.dial(host) for _ in range(4)]
+    silent += [strangers.dial(host, "127.0.0.2") for _ in range(2)]
+    assert ask(Address.parse(host.address), Probe(7), timeout_s=20) == Echo(7)
+    wait_until(lambda: refused(host) == 1, what="the room made for the one that asked")
+    assert sum(map(is_closed, silent)) == 1
+
+
+def test_past_the_bound_of_a_source_its_own_oldest_goes(
+    host: Peer | Seed, strangers: Strangers
+) -> None:
+    other = strangers.dial(host, "127.0.0.2")
+    silent = [strangers.dial(host) for _ in range(7)]
+    wait_until(lambda: refused(host) == 3, what="three refusals")
+    wait_until(lambda: all(map(is_closed, silent[:3])), what="the end of the oldest three")
+    assert not any(map(is_closed, [other, *silent[3:]]))
+
+
+def test_past_the_bound_of_all_the_oldest_of_the_busiest_source_goes(
+    host: Peer | Seed, strangers: Strangers
+) -> None:
+    other = strangers.dial(host, "127.0.0.2")
+    busy = [strangers.dial(host, "127.0.0.3") for _ in range(4)]
+    last = strangers.dial(host, "127.0.0.4")
+    assert refused(host) == 0
+    newcomer = strangers.dial(host, "127.0.0.5")
+    wait_until(lambda: is_closed(busy[0]), what="the end of the oldest of the busiest")
+    assert not any(map(is_closed, [other, *busy[1:], last, newcomer]))
+
+
+def test_a_crowd_is_said_once(embedded: Embedded, strangers: Strangers) -> None:
+    told: list[str] = []
+    host = embedded.peer(
+        tunables=FEW, on_event=lambda event: told.append(event["event"] + event.get("what", ""))
+    )
+    for _ in range(50):
+        strangers.dial(host)
+    wait_until(lambda: refused(host) == 46, what="46 refusals")
+    wait_until(lambda: "refusedhalf_open" in told, what="word of it")
+    assert told.count("refusedhalf_open") == 1
+
+
+def test_who_has_said_who_it_is_is_not_counted(embedded: Embedded, strangers: Strangers) -> None:
+    seed = embedded.seed(tunables=FEW)
+    peers = [embedded.peer(seeds=[seed.address], tunables=FEW) for _ in range(8)]
+    wait_until(lambda: len(seed.peers()) == 8, what="eight registered peers")
+    wait_until(lambda: all(peer.neighbours() for peer in peers), what="links")
+    silent = [strangers.dial(seed) for _ in range(4)]
+    assert ask(Address.parse(seed.address), ListPeers(), timeout_s=20)
+    wait_until(lambda: sum(map(is_closed, silent)) == 1, what="the end of one that says nothing")
+    assert all(any(peer.seeds().values()) for peer in peers)
+
+
+def test_who_only_asks_a_seed_is_not_kept_for_long(
+    embedded: Embedded, strangers: Strangers
+) -> None:
+    seed = embedded.seed(tunables=Tunables(handshake_timeout_s=0.5))
+    asker = Connection(strangers.dial(seed))
+    assert asker.ask(ListPeers(), timeout_s=20) == PeerList(())
+    wait_until(lambda: is_closed(asker.socket), what="the end of who only asked")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("192.0.2.1", "::ffff:192.0.2.1"),
+        ("2001:db8::1", "2001:db8::ffff:1"),
+        ("fe80::1%eth0", "fe80::2"),
+    ],
+)
+def test_one_network_is_one_source(one: str, other: str) -> None:
+    assert source_of(one) == source_of(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8:0:1::1"), ("::1", "::ffff:0.0.0.1")],
+)
+def test_two_networks_are_two_sources(one: str, other: str) -> None:
+    assert source_of(one) != source_of(other)
+
+
+# ---- what a seed takes ---------------------------------------------------------------------------
+
+
+def register(seed: Seed, address: str, strangers: Strangers) -> Connection:
+    connection = Connection(strangers.dial(seed))
+    answer = connection.ask(Register(Address.parse(address), boot_ms=1), timeout_s=20)
+    assert isinstance(answer, PeerList)
+    return connection
+
+
+def test_a_seed_lists_nobody_who_gives_no_echo(embedded: Embedded, strangers: Strangers) -> None:
+    seed = embedded.seed()
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent:
+        for port in (1, silent.getsockname()[1]):
+            register(seed, f"127.0.0.1:{port}", strangers)
+    assert seed.peers() == []
+    assert seed.stats()["refused_registrations"] == 2
+    peer = embedded.peer()
+    register(seed, peer.address, strangers)
+    assert seed.peers() == [peer.address]
+
+
+def test_a_seed_lists_so_many_of_one_source_and_no_more(
+    embedded: Embedded, strangers: Strangers
+) -> None:
+    seed = embedded.seed(tunables=Tunables(leases_per_source=2))
+    peers = [embedded.peer() for _ in range(3)]
+    kept = [register(seed, peer.address, strangers) for peer in peers]
+    assert sorted(seed.peers()) == sorted(peer.address for peer in peers[:2])
+    assert seed.stats()["refused_registrations"] == 1
+    again = Register(Address.parse(peers[0].address), boot_ms=1)
+    assert isinstance(kept[0].ask(again, timeout_s=20), PeerList)
+    assert seed.stats()["refused_registrations"] == 1
+
+
+def test_a_seed_dials_no_more_for_one_source_than_the_bound(
+    embedded: Embedded, strangers: Strangers
+) -> None:
+    seed = embedded.seed(tunables=Tunables(attempts=3, attempts_per_s=1e-9))
+    for _ in range(3):
+        register(seed, "127.0.0.1:1", strangers)
+    assert seed.stats()["refused_attempts"] == 0
+    register(seed, embedded.peer().address, strangers)
+    assert seed.stats()["refused_attempts"] == 1
+    assert seed.peers() == []
+
+
+def test_one_connection_registers_one_peer(embedded: Embedded, strangers: Strangers) -> None:
+    seed = embedded.seed()
+    peers = [embedded.peer() for _ in range(2)]
+    connection = register(seed, peers[0].address, strangers)
+    connection.send([Register(Address.parse(peers[1].address), boot_ms=1)])
+    wait_until(lambda: is_closed(connection.socket), what="the end of the connection")
+    wait_until(lambda: seed.peers() == [peers[0].address], what="a list of one")
