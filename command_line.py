@@ -234,6 +234,8 @@ def run(program: Callable[[Running], int]) -> int:
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # inherited by every thread
+    if signal.sigpending() & {signal.SIGINT, signal.SIGTERM}:  # while Python still imported
+        return SUCCESS
     running = Running()
     codes: list[int] = []
     body = threading.Thread(target=_run_body, args=(program, running, codes), daemon=True)

@@ -4,6 +4,11 @@ Run it (`python3 peer.py`) or embed it (`from peer import Peer`). Here are its t
 for sockets, hand what arrives to the node, and do what it decides. What it decides is in `node.py`.
 """
 
+if __name__ == "__main__":  # a signal waits until the program can end as it should
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+
 import contextlib
 import logging
 import random

@@ -5,6 +5,11 @@ other and is not needed for anything else. It believes no report of a death: it 
 itself.
 """
 
+if __name__ == "__main__":  # a signal waits until the program can end as it should
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+
 import logging
 import random
 import sys

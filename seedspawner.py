@@ -4,6 +4,11 @@ The seeds run in this process, on ports from 5000; each peer is a process of its
 all.
 """
 
+if __name__ == "__main__":  # a signal waits until the program can end as it should
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+
 import argparse
 import json
 import signal

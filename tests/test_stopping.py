@@ -174,6 +174,16 @@ def test_an_early_ctrl_c_leaves_no_traceback(programs: Programs, script: str) ->
     assert programs.left_behind() == {}
 
 
+@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py"])
+def test_ctrl_c_while_python_still_imports_is_a_clean_end(programs: Programs, script: str) -> None:
+    programs.environment["PYTHONPROFILEIMPORTTIME"] = "1"  # then it tells of each import
+    program = programs.start(script)
+    wait_until(lambda: "logging" in program.stderr, what="the first imports")
+    program.press_ctrl_c()
+    assert program.wait() == 0
+    assert program.events == []
+
+
 @pytest.mark.parametrize("script", ["seed.py", "peer.py"])
 def test_who_reads_the_events_may_go_away(programs: Programs, script: str) -> None:
     """As in `peer.py 6001 --json | head -1`: no traceback, whether it ends or goes on."""
