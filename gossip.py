@@ -61,6 +61,7 @@ class Gossip:
         self._questions: dict[StreamKey, Question] = {}
         self._wants: dict[Address, list[Wanted]] = {}  # decided, not yet collected by the node
         self._tree_delay_s = tunables.most_want_delay_s / 2  # what it is behind announcements
+        self._has_news = False  # something may wait to be announced
         self._announced_s = float("-inf")  # when announcements were last made
         self._digest: int | None = None  # None: to be computed anew
         self.inbox: deque[Run | Gap] = deque()  # heard, and not yet taken by the application
@@ -103,6 +104,9 @@ class Gossip:
         if now_s < self._announced_s + self._tunables.announce_interval_s:
             return []
         self._announced_s = now_s
+        if not self._has_news:
+            return []
+        self._has_news = False
         told = []
         for neighbour, ledger in self._ledgers.items():
             if ledger.unannounced:
@@ -123,7 +127,7 @@ class Gossip:
     @property
     def is_busy(self) -> bool:
         """Whether there is something to announce, or a question open."""
-        return bool(self._questions) or any(led.unannounced for led in self._ledgers.values())
+        return self._has_news or bool(self._questions)
 
     def close(self, neighbour: Address, now_s: float) -> None:
         """The link is over; what was asked of this neighbour is asked of another at once."""
@@ -330,6 +334,8 @@ class Gossip:
 
     def collect_wants(self) -> list[tuple[Address, Want]]:
         """The questions decided on since the last call, and whom to put them to."""
+        if not self._wants:
+            return []
         wants = [(n, Want(part)) for n, wanted in self._wants.items() for part in _parts(wanted)]
         self._wants.clear()
         return wants
@@ -482,6 +488,7 @@ class Gossip:
                 self._ready.add(neighbour)
             else:
                 ledger.unannounced[key] = None
+                self._has_news = True
 
 
 def _parts(items: list[T]) -> list[tuple[T, ...]]:

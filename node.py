@@ -64,6 +64,7 @@ class Node:
         self.liveness = Liveness(tunables, rng)
         self.tree = Tree(me.key, tunables, now_s)
         self._outboxes: dict[Address, Outbox] = {}
+        self._is_crowded = False  # whether too much may wait in one
         self._askers: dict[Address, set[Address]] = {}  # accused -> who wants our opinion
         self._is_isolated = False
         self._is_on_its_own = False  # no seed answered
@@ -91,8 +92,8 @@ class Node:
         self._tick_s = now_s
         actions: list[Action] = [Try(accused) for accused in self.liveness.collect_retries()]
         actions += [Notify("refused", details) for details in self.refusals.collect()]
-        for accused, reason, finding in self.liveness.lapsed(now_s):
-            actions += self._settle(accused, reason, finding, now_s)
+        for case in self.liveness.lapsed(now_s):
+            actions += self._settle(*case, now_s)
         if (neighbour := self.overlay.exchange(now_s)) is not None:
             self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=False))
         if (spare := self.overlay.spare()) is not None:
@@ -188,8 +189,7 @@ class Node:
 
     def leave(self, reason: str, now_s: float) -> list[Action]:
         """This peer stops: part from every neighbour."""
-        bye = Bye(reason, is_leaving=True)
-        said = "this peer leaves"
+        said, bye = "this peer leaves", Bye(reason, is_leaving=True)
         return [a for n in list(self._outboxes) for a in self._drop(n, said, bye, now_s)]
 
     def _make_room(self, now_s: float) -> list[Action]:
@@ -244,8 +244,7 @@ class Node:
 
     def _dial(self, address: Address, is_feeler: bool) -> Dial:
         links = len(self.overlay.neighbours)
-        # Whose neighbours give nothing calls itself a network of its own, so as to be let in.
-        root = self.me.key if self.gossip.is_starved else self.tree.root
+        root = self.me.key if self.gossip.is_starved else self.tree.root  # so it is let in
         hello = Hello(PROTOCOL_VERSION, self.me.origin, self.me.boot_ms, links, is_feeler, root)
         return Dial(address, hello)
 
@@ -272,7 +271,9 @@ class Node:
 
     def _part_from_slow(self, now_s: float) -> list[Action]:
         """Neighbours that do not read what is said to them, beside payload, are let go of."""
-        most = self._tunables.max_queued_messages
+        if not self._is_crowded:
+            return []
+        self._is_crowded, most = False, self._tunables.max_queued_messages
         slow = [n for n, outbox in self._outboxes.items() if len(outbox.messages) > most]
         bye = Bye("reads too slowly", is_leaving=False)
         return [action for n in slow for action in self._drop(n, bye.reason, bye, now_s)]
@@ -393,7 +394,9 @@ class Node:
             self._say_all(neighbour, self.gossip.all_holdings())
 
     def _say(self, neighbour: Address, message: Message) -> None:
-        self._outboxes[neighbour].messages.append(message)
+        waiting = self._outboxes[neighbour].messages
+        waiting.append(message)
+        self._is_crowded |= len(waiting) > self._tunables.max_queued_messages
         self.ready.add(neighbour)
 
     def _say_all(self, neighbour: Address, messages: Iterable[Message]) -> None:

@@ -57,8 +57,8 @@ class Backoff:
 
 
 @dataclass(slots=True)
-class Contact:
-    """A peer in the book."""
+class Trouble:
+    """What came of dialling a contact since it answered last."""
 
     backoff: Backoff
     refusals: int = 0  # in a row
@@ -82,7 +82,7 @@ class Overlay:
         self._tunables = tunables
         self._rng = rng
         self.neighbours: dict[Address, Neighbour] = {}
-        self.book: dict[Address, Contact] = {}
+        self.book: dict[Address, Trouble | None] = {}  # None: dialling it has not failed
         self.dialling: set[Address] = set()
         self._not_others = {me}  # our own address, and other spellings of it
         self._feeler_s = now_s + tunables.feeler_interval_s * rng.random()
@@ -96,7 +96,7 @@ class Overlay:
             if address not in self._not_others and address not in self.book:
                 if len(self.book) >= self._tunables.book_size:
                     del self.book[self._rng.choice(list(self.book))]
-                self.book[address] = Contact(Backoff(self._tunables, self._rng))
+                self.book[address] = None
 
     def forget(self, address: Address) -> None:
         """The contact has left, or was known by another address."""
@@ -172,25 +172,24 @@ class Overlay:
     def reached(self, address: Address) -> None:
         """The address answered."""
         self.dialling.discard(address)
-        if contact := self.book.get(address):
-            contact.refusals = 0
-            contact.backoff.succeeded()
+        if address in self.book:
+            self.book[address] = None
 
     def failed(self, address: Address, how: Dialled, now_s: float) -> None:
         """A dial came to nothing; try again later, or drop the address if it keeps refusing."""
         self.dialling.discard(address)
-        contact = self.book.get(address)
-        if contact is None:
+        if address not in self.book:
             return
-        contact.backoff.failed(now_s)
-        contact.refusals = contact.refusals + 1 if how is Dialled.REFUSED else 0
-        if contact.refusals >= self._tunables.refusals_to_forget:
+        trouble = self.book[address] or Trouble(Backoff(self._tunables, self._rng))
+        trouble.backoff.failed(now_s)
+        trouble.refusals = trouble.refusals + 1 if how is Dialled.REFUSED else 0
+        self.book[address] = trouble
+        if trouble.refusals >= self._tunables.refusals_to_forget:
             self.forget(address)
 
     def is_first_failure(self, address: Address) -> bool:
         """Whether the address answered the last time it was dialled, or never was."""
-        contact = self.book.get(address)
-        return contact is not None and contact.backoff.failures == 0
+        return address in self.book and self.book[address] is None
 
     def dials(self, now_s: float) -> list[Address]:
         """Whom to dial now to have enough links; they count as being dialled from here on."""
@@ -198,7 +197,7 @@ class Overlay:
         dialled = sum(n.direction is Direction.OUT for n in self.neighbours.values())
         parallel = limits.parallel_dials if self.neighbours else limits.parallel_dials_alone
         missing = min(limits.out_links - dialled, limits.max_links - len(self.neighbours))
-        if self.neighbours or any(c.backoff.failures == 0 for c in self.book.values()):
+        if self.neighbours or None in self.book.values():
             room = min(missing, parallel) - len(self.dialling)
         else:
             room = parallel - len(self.dialling)  # alone, and all failed so far: try many
@@ -244,8 +243,8 @@ class Overlay:
     def _due(self, now_s: float) -> list[Address]:
         return [
             address
-            for address, contact in self.book.items()
-            if contact.backoff.until_s <= now_s
+            for address, trouble in self.book.items()
+            if (trouble is None or trouble.backoff.until_s <= now_s)
             and address not in self.neighbours
             and address not in self.dialling
         ]
