@@ -60,16 +60,8 @@ from registration import Registration, SeedSource, ask_members
 from settings import CONFIG_FILE, LOG_FILE, Tunables
 from threads import Reception, Threads
 
-__all__ = [
-    "AddressInUse",
-    "BadAddress",
-    "BroadcastTimeout",
-    "Message",
-    "MessageTooLarge",
-    "NetworkError",
-    "NotRunning",
-    "Peer",
-]
+__all__ = ["AddressInUse", "BadAddress", "BroadcastTimeout", "Event", "Message", "MessageTooLarge"]
+__all__ += ["NetworkError", "NotRunning", "Peer"]
 
 FAREWELL_TIMEOUT_S = 0.5  # for a neighbour to read our last words and close
 STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
@@ -83,9 +75,10 @@ class Peer:
     `port` 0 takes a free one; `ip` is the host to listen on. `seeds` are "host:port" texts; None
     reads the file `config`. `join` are peers to dial although no seed names them. `advertise` is
     the address that others are told ("host" or "host:port"). `log` is the file events are appended
-    to, None for none; `on_event` is called with each event. `gossip_every_s` above 0 broadcasts a
-    short text that often, `gossip_count` times at most (0: for ever). With `no_history` the peer
-    hears only what is said after it joined. Raises BadAddress for a text that is no address.
+    to, None for none; `on_event` is called with each event, of which `verbose` makes more.
+    `gossip_every_s` above 0 broadcasts a short text that often, `gossip_count` times at most (0:
+    for ever). With `no_history` the peer hears only what is said after it joined. `tunables` are
+    explained in settings.py. Raises BadAddress for a text that is no address.
     """
 
     def __init__(
@@ -271,7 +264,7 @@ class Peer:
             return self._driver.node.stats()
 
     def links(self) -> list[dict[str, Any]]:
-        """Each neighbour: address, direction, round trip in seconds, lag in messages."""
+        """Each neighbour: who dialled, seconds there and back, messages owed. Raises NotRunning."""
         self._check_running()
         with self._driver.lock:
             return self._driver.node.links()

@@ -61,6 +61,7 @@ class Seed:
     `port` 0 takes a free one; `ip` is the host to listen on. `config` is the file that it lists
     itself in while it runs. `advertise` is the address that is listed ("host" or "host:port").
     `log` is the file events are appended to, None for none; `on_event` is called with each event.
+    `tunables` are those of settings.py. Raises BadAddress, when it starts, for hosts that are none.
     """
 
     def __init__(
