@@ -20,6 +20,8 @@ from messages import (
     Bye,
     Direct,
     Hello,
+    Inspected,
+    Linked,
     Message,
     NotRunning,
     Refused,
@@ -82,6 +84,7 @@ class Driver:
         self._directs: deque[Direct] = deque()
         self._directs_size = 0
         self._admissions = admissions  # for each address that dials us
+        self._ended_sent = self._ended_received = 0  # bytes, over links that have ended
         self._is_leaving = False
         self._is_over = False
 
@@ -104,6 +107,8 @@ class Driver:
             match action:
                 case Close(neighbour, last_words):
                     link = self.links.pop(neighbour)
+                    self._ended_sent += link.connection.sent_bytes
+                    self._ended_received += link.connection.received_bytes
                     link.last_words = last_words
                     link.closing.set()
                     link.wake.notify()
@@ -144,6 +149,26 @@ class Driver:
     def _carry_out_all(self, actions: list[Action]) -> None:
         for action in actions:
             self._carry_out(action)
+
+    # ---- telling ----
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start."""
+        with self.lock:
+            sent = self._ended_sent + sum(li.connection.sent_bytes for li in self.links.values())
+            received = self._ended_received
+            received += sum(li.connection.received_bytes for li in self.links.values())
+            traffic = {"sent_bytes": sent, "received_bytes": received}
+            return {"boot_ms": self.node.me.boot_ms, **self.node.stats(), **traffic}
+
+    def inspected(self) -> Inspected:
+        """What we tell whoever asks."""
+        with self.lock:
+            node, gossip, tree = self.node, self.node.gossip, self.node.tree
+            linked = tuple(Linked(n, tree.is_payload_link(n)) for n in node.overlay.neighbours)
+            dead = tuple(node.liveness.deaths(now_s()))
+            counters = (tree.hops, gossip.own.upto, gossip.delivered, gossip.surplus)
+            return Inspected(*node.me, *counters, linked, dead)
 
     # ---- links ----
 

@@ -30,6 +30,8 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = sock
         self.source = source  # whom to count it to; empty if we dialled
+        self.sent_bytes = 0  # written by the thread that sends
+        self.received_bytes = 0  # and by the one that receives
         self._frames = FrameBuffer()
         self._waiting: list[Message | Run] = []  # received with an earlier frame, not yet given out
 
@@ -42,17 +44,22 @@ class Connection:
                 small.append(data)
                 continue
             if small:
-                self.socket.sendall(b"".join(small))
+                self._send_all(b"".join(small))
                 small = []
-            self.socket.sendall(data)
+            self._send_all(data)
         if small:
-            self.socket.sendall(b"".join(small))
+            self._send_all(b"".join(small))
+
+    def _send_all(self, data: bytes) -> None:
+        self.socket.sendall(data)
+        self.sent_bytes += len(data)
 
     def frames(self) -> Iterator[list[Message | Run]]:
         """Whatever arrives, in lists, until the other side closes. Raises OSError, WireError."""
         if self._waiting:
             yield self._waiting
         while count := self.socket.recv_into(self._frames.space()):
+            self.received_bytes += count
             if items := self._frames.received(count):
                 yield items
 

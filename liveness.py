@@ -16,6 +16,9 @@ from enum import Enum, auto
 from messages import Address
 from settings import Tunables
 
+REMEMBERED_DEATHS = 64
+DEATHS_REMEMBERED_S = 30.0  # several times as long as a map takes to look at everybody
+
 
 class Finding(Enum):
     """What a test of a neighbour, or an opinion on an accused, comes to."""
@@ -63,7 +66,7 @@ class Suspicion:
 
 
 class Liveness:
-    """The health of every neighbour and every open case."""
+    """The health of every neighbour, every open case, and the latest deaths."""
 
     def __init__(self, tunables: Tunables, rng: random.Random) -> None:
         self._tunables = tunables
@@ -71,6 +74,7 @@ class Liveness:
         self._health: dict[Address, Health] = {}
         self._suspicions: dict[Address, Suspicion] = {}
         self._retries: list[Address] = []  # to be tried again, not yet collected by the node
+        self._deaths: dict[Address, float] = {}  # who was found dead, and when
 
     # ---- neighbours ----
 
@@ -78,6 +82,7 @@ class Liveness:
         """A link begins, which proves life and closes any case."""
         self._health[neighbour] = Health(now_s, now_s)
         self._suspicions.pop(neighbour, None)
+        self._deaths.pop(neighbour, None)
 
     def unwatch(self, neighbour: Address) -> None:
         self._health.pop(neighbour, None)
@@ -208,6 +213,22 @@ class Liveness:
     @property
     def has_cases(self) -> bool:
         return bool(self._suspicions)
+
+    @property
+    def suspects(self) -> int:
+        """How many peers are accused, and their cases open."""
+        return len(self._suspicions)
+
+    def died(self, peer: Address, now_s: float) -> None:
+        """Remember for a while that the peer was found dead: whoever draws a map asks for it."""
+        self._deaths.pop(peer, None)
+        self._deaths[peer] = now_s
+        while len(self._deaths) > REMEMBERED_DEATHS:
+            del self._deaths[next(iter(self._deaths))]
+
+    def deaths(self, now_s: float) -> list[Address]:
+        """Who was found dead of late."""
+        return [p for p, at_s in self._deaths.items() if now_s - at_s < DEATHS_REMEMBERED_S]
 
     def is_link_broken(self, neighbour: Address) -> bool:
         """Others reached the neighbour twice while our link to it stayed silent."""

@@ -271,6 +271,33 @@ class Echo:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspect:
+    """Anybody may ask a peer what it does; answered by Inspected. Maps are drawn from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A neighbour of the sender, and whether messages travel on that link."""
+
+    neighbour: Address
+    is_tree: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """The answer to Inspect: whom the sender holds, and its counters."""
+
+    address: Address
+    boot_ms: int
+    hops: int  # from the root of the tree
+    said: int
+    delivered: int
+    surplus: int  # messages that came although it had them
+    links: tuple[Linked, ...]
+    dead: tuple[Address, ...]  # those that it found dead of late
+
+
+@dataclass(frozen=True, slots=True)
 class Direct:
     """A message to one peer alone; answered by Received."""
 
@@ -322,5 +349,5 @@ class Verdict:
 Message = (
     Hello | Welcome | Refused | Contacts | Have | Want | LivenessRequest | LivenessReply
     | OpinionRequest | Opinion | Bye | Probe | Echo | Direct | Received | Register | ListPeers
-    | PeerList | DeadReport | Verdict | Beacon | Mode
+    | PeerList | DeadReport | Verdict | Beacon | Mode | Inspect | Inspected
 )  # fmt: skip

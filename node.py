@@ -358,6 +358,7 @@ class Node:
         """Counters of what this peer has done and holds."""
         return {
             "neighbours": len(self._outboxes),
+            "suspects": self.liveness.suspects,
             "hops_to_root": self.tree.hops,
             "contacts": len(self.overlay.book),
             "streams": len(self.gossip.streams),
@@ -475,6 +476,7 @@ class Node:
                 self.overlay.failed(accused, Dialled.SILENT, now_s)
                 if stream_name(self.tree.root).origin == accused:
                     self._say_each(self.tree.void(self.tree.root, self.tree.epoch, now_s))
+                self.liveness.died(accused, now_s)
                 dead = {"neighbour": str(accused), "reason": reason}
                 actions += [Notify("dead", dead), Report(accused)]
             case Finding.CLEARED if not is_linked:

@@ -44,6 +44,7 @@ from messages import (
     Direct,
     Echo,
     Hello,
+    Inspect,
     MessageTooLarge,
     NetworkError,
     NotRunning,
@@ -260,8 +261,7 @@ class Peer:
     def stats(self) -> dict[str, int]:
         """Counters since the start; their names say of what. Raises NotRunning."""
         self._check_running()
-        with self._driver.lock:
-            return self._driver.node.stats()
+        return self._driver.stats()
 
     def links(self) -> list[dict[str, Any]]:
         """Each neighbour: who dialled, seconds there and back, messages owed. Raises NotRunning."""
@@ -299,6 +299,8 @@ class Peer:
                     self._admit(connection, first)
                 case Probe(number):
                     connection.send([Echo(number)])
+                case Inspect():
+                    connection.send([self._driver.inspected()])
                 case Direct():
                     if self._driver.take_direct(first, connection.source):
                         connection.send([Received()])

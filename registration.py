@@ -268,12 +268,13 @@ class Registration:
 
 def ask_members(seeds: Iterable[Address], timeout_s: float) -> set[Address]:
     """The live peers, asked of these seeds; those that do not answer are passed over."""
-    members: set[Address] = set()
-    for seed in seeds:
-        try:
-            answer = ask(seed, ListPeers(), timeout_s)
-        except (OSError, WireError):
-            continue
-        if isinstance(answer, PeerList):
-            members.update(answer.peers)
-    return members
+    return set().union(*(listed_by(seed, timeout_s) or () for seed in seeds))
+
+
+def listed_by(seed: Address, timeout_s: float) -> tuple[Address, ...] | None:
+    """The live peers that this seed knows of; None if it does not answer."""
+    try:
+        answer = ask(seed, ListPeers(), timeout_s)
+    except (OSError, WireError):
+        return None
+    return answer.peers if isinstance(answer, PeerList) else None

@@ -27,6 +27,8 @@ from messages import (
     Echo,
     Have,
     Hello,
+    Inspect,
+    Inspected,
     ListPeers,
     LivenessReply,
     LivenessRequest,
@@ -73,6 +75,8 @@ type_of_kind: dict[int, type] = {
     20: Verdict,
     21: Beacon,
     22: Mode,
+    23: Inspect,
+    24: Inspected,
 }
 BROADCAST = 32  # the kind of a frame that carries a message of the application; see `Run`
 

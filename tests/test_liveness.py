@@ -430,3 +430,23 @@ def test_who_is_not_watched_any_more_is_not_counted() -> None:
     liveness = silent_together([A, B], [C, D])
     liveness.unwatch(B)
     assert verdict(liveness, A) is Finding.DEAD
+
+
+# ---- the latest deaths ----------------------------------------------------------------------------
+
+
+def test_a_death_is_remembered_for_a_while_and_until_the_dead_return() -> None:
+    liveness = watching()
+    liveness.died(A, 0.0)
+    liveness.died(B, 20.0)
+    assert liveness.deaths(25.0) == [A, B]
+    assert liveness.deaths(35.0) == [B]
+    liveness.watch(B, 36.0)
+    assert liveness.deaths(36.0) == []
+
+
+def test_only_so_many_deaths_are_remembered() -> None:
+    liveness = watching()
+    for number in range(200):
+        liveness.died(address(number), 0.0)
+    assert liveness.deaths(1.0) == [address(number) for number in range(200 - 64, 200)]
