@@ -185,11 +185,31 @@ def source_of(host: str) -> str:
 
 def dial(address: Address, timeout_s: float) -> Connection:
     """Connect. Raises ConnectionRefusedError when nobody listens there, OSError otherwise."""
-    sock = socket.create_connection(address, timeout_s)
+    sock = _connected(address, timeout_s)
     if sock.getsockname() == sock.getpeername():  # TCP may connect a free local port to itself
         sock.close()
         raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     return Connection(sock)
+
+
+def _connected(address: Address, timeout_s: float) -> socket.socket:
+    """As `socket.create_connection`; but the port it takes on our side is kept from nobody.
+
+    The system may give a connection a port that a peer is to listen on next, and holds it for a
+    minute after the end.
+    """
+    failure = OSError(errno.EADDRNOTAVAIL, "no address found for the host")
+    for family, kind, protocol, _, found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.settimeout(timeout_s)
+            sock.connect(found)
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise failure
 
 
 def ask(address: Address, message: Message, timeout_s: float) -> Message:
