@@ -67,6 +67,28 @@ def parser(description: str) -> argparse.ArgumentParser:
     return common
 
 
+def add_ways_in(peer_parser: argparse.ArgumentParser) -> None:
+    """The arguments of every program that is a peer: how it gets into the network."""
+    add = peer_parser.add_argument
+    address = argument(address_text)
+    add(
+        "--seed",
+        action="append",
+        type=address,
+        metavar="HOST:PORT",
+        help="a seed, instead of those in the config file; may be repeated",
+    )
+    add(
+        "--join",
+        action="append",
+        type=address,
+        default=[],
+        metavar="HOST:PORT",
+        help="a peer to enter by, even while no seed runs; may be repeated",
+    )
+    add("--no-history", action="store_true", help="hear only what is said from now on")
+
+
 def port_number(text: str) -> int:
     """A port from a person. Raises ValueError that says what was expected."""
     return _whole_number(text, "a port from 1 to 65535", 1, 65535)

@@ -14,7 +14,7 @@ from command_line import (
     SUCCESS,
     Prompt,
     Running,
-    address_text,
+    add_ways_in,
     argument,
     complain,
     is_terminal,
@@ -123,23 +123,7 @@ def _peer_program(running: Running) -> int:
 def _peer_parser() -> argparse.ArgumentParser:
     peer_parser = parser("Join the network. Type a line, and everyone gets it; /help shows more.")
     add = peer_parser.add_argument
-    address = argument(address_text)
     add("port", nargs="?", type=argument(port_number), metavar="PORT", help="asked if left out")
-    add(
-        "--seed",
-        action="append",
-        type=address,
-        metavar="HOST:PORT",
-        help="a seed, instead of those in the config file; may be repeated",
-    )
-    add(
-        "--join",
-        action="append",
-        type=address,
-        default=[],
-        metavar="HOST:PORT",
-        help="a peer to enter by, even while no seed runs; may be repeated",
-    )
     add(
         "--gossip-every",
         type=argument(seconds),
@@ -155,7 +139,7 @@ def _peer_parser() -> argparse.ArgumentParser:
         help="stop saying hello after N times (default: never)",
     )
     add("--drain", action="store_true", help="leave once the input has ended and all have it")
-    add("--no-history", action="store_true", help="hear only what is said from now on")
+    add_ways_in(peer_parser)
     return peer_parser
 
 

@@ -40,6 +40,7 @@ _SENTENCES = {
     "dead_report": "{reporter} reported {peer} dead; verdict: {verdict}",
     "liveness_test": "asked {neighbour} for a sign of life",
     "forwarded": "sent {neighbour} messages {first_seq} to {last_seq} of {origin}",
+    "serving": "the live map: {url}",
     "error": "a fault in this program, please report it: {reason}",
     "refused": "refused ({what}) from {source}: {reason}; said once a minute",
     "stopped": "stopped: {reason}",

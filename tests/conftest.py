@@ -7,7 +7,9 @@ import pytest
 from hypothesis import settings
 
 from embedding import Embedded
+from helpers import free_port
 from programs import Programs
+from visits import served
 
 # The same examples on every run: a failure is the same for whoever runs it again.
 settings.register_profile("same-every-time", derandomize=True, deadline=None)
@@ -33,3 +35,9 @@ def embedded(tmp_path: Path) -> Iterator[Embedded]:
         yield started
     finally:
         started.close()
+
+
+@pytest.fixture
+def url(programs: Programs) -> str:
+    """The page of a dashboard without any other peer or seed."""
+    return served(programs.start("dashboard.py", free_port()))

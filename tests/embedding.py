@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from dashboard import Dashboard
 from helpers import PATIENCE_S, wait_until
 from peer import Peer
 from seed import Seed
@@ -15,6 +16,7 @@ class Embedded:
         self._files = {"config": str(folder / "config.txt"), "log": str(folder / "outputfile.log")}
         self._heard: dict[Peer, list[tuple[str, int, bytes]]] = {}
         self._seeds: list[Seed] = []
+        self._dashboards: list[Dashboard] = []
 
     def new_peer(self, **keywords: Any) -> Peer:
         """A peer that is not started yet, and writes down what it hears."""
@@ -55,7 +57,22 @@ class Embedded:
         seed.start()
         return seed
 
+    def dashboard(self, **keywords: Any) -> str:
+        """A peer with a page on any free port; where the page is."""
+        urls: list[str] = []
+
+        def note(event: dict[str, Any]) -> None:
+            if event["event"] == "serving":
+                urls.append(event["url"])
+
+        dashboard = Dashboard(**{"web_port": 0, "seeds": [], "on_event": note, **keywords})
+        self._dashboards.append(dashboard)
+        dashboard.start()
+        return urls[0]
+
     def close(self) -> None:
+        for dashboard in self._dashboards:
+            dashboard.stop()
         for peer in self._heard:
             peer.stop()
         for seed in self._seeds:

@@ -39,6 +39,7 @@ EVENT_KEYS = {
     "peer_registered": {"peer", "peers"},
     "peer_removed": {"peer", "reason", "peers"},
     "dead_report": {"peer", "reporter", "verdict"},
+    "serving": {"url"},
     "stopped": {"reason"},
 }
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import free_port, free_ports, wait_until
 from programs import Programs
 
-SCRIPTS = ["seedspawner.py", "seed.py", "peer.py"]
+SCRIPTS = ["seedspawner.py", "seed.py", "peer.py", "dashboard.py"]
 COMMON = [
     "--host",
     "--advertise",
@@ -23,6 +23,7 @@ OWN = {
     "seed.py": [],
     "peer.py": ["--seed", "--join", "--gossip-every", "--gossip-count", "--drain", "--no-history"],
     "seedspawner.py": ["--base-port", "--peers", "--peer-base-port"],
+    "dashboard.py": ["--seed", "--join", "--no-history", "--peer-port", "--web-host", "--token"],
 }
 NO_ADDRESSES = [
     "nowhere",
@@ -77,7 +78,7 @@ def refused(programs: Programs, script: str, *arguments: object) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("script", ["seed.py", "peer.py"])
+@pytest.mark.parametrize("script", ["seed.py", "peer.py", "dashboard.py"])
 @pytest.mark.parametrize("port", NO_PORTS)
 def test_a_bad_port_is_refused(programs: Programs, script: str, port: str) -> None:
     refused(programs, script, port)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, free_ports, wait_until
+from helpers import ROOT, free_port, free_ports, wait_until
 from programs import Programs
+from visits import served, visit
 
 
 @pytest.fixture
@@ -16,6 +17,7 @@ def copied(programs: Programs) -> Programs:
     """The scripts in a folder of their own, run from there and without naming any file."""
     for module in ROOT.glob("*.py"):
         shutil.copy(module, programs.folder)
+    shutil.copytree(ROOT / "page", programs.folder / "page")
     programs.root = programs.folder
     programs.are_files_named = False
     return programs
@@ -33,7 +35,7 @@ def test_a_copied_folder_is_a_network(copied: Programs) -> None:
     assert copied.listed() == []
 
 
-@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py"])
+@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py", "dashboard.py"])
 def test_only_the_standard_library_is_needed(copied: Programs, script: str) -> None:
     """With -I and -S nothing that is installed can be imported, and nothing of the environment."""
     run = f"import runpy, sys; sys.path.insert(0, {str(copied.folder)!r}); sys.argv = [{script!r}, "
@@ -47,3 +49,8 @@ def test_only_the_standard_library_is_needed(copied: Programs, script: str) -> N
 def test_there_are_no_packages() -> None:
     ours = [ROOT, *(p for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith("."))]
     assert [folder for folder in ours if Path(folder, "__init__.py").exists()] == []
+
+
+def test_the_page_is_copied_with_it(copied: Programs) -> None:
+    url = served(copied.start("dashboard.py", free_port()))
+    assert visit(url).body == (ROOT / "page" / "index.html").read_bytes()

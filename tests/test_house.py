@@ -12,10 +12,10 @@ from helpers import ROOT
 
 # A module may import from the lines below its own, and from nowhere else in the project.
 LAYERS = """
-    seedspawner  console  simulate
-    glomers
+    seedspawner  console  simulate  dashboard
+    glomers  gateway
     peer  seed  scenario
-    promises  measure
+    promises  measure  survey  feed  metrics
     world
     driver  registration  delivery  threads  simulated_peer  screen
     link  node  simulated_seed  command_line

@@ -35,7 +35,7 @@ def check(event: dict[str, Any]) -> None:
 
 
 def eventful(programs: Programs) -> list[Program]:
-    """Three programs in whose life nearly everything happens."""
+    """Four programs in whose life nearly everything happens."""
     began_s = time.time()
     nobody = f"127.0.0.1:{free_port()}"
     seed = programs.seed()
@@ -52,11 +52,13 @@ def eventful(programs: Programs) -> list[Program]:
     seed.wait_for("dead_report")
     seed.wait_for("peer_removed")
     second.kill()
-    for program in (first, seed):
+    dashboard = programs.start("dashboard.py", free_port())
+    dashboard.wait_for("serving")
+    for program in (first, seed, dashboard):
         program.terminate()
         program.wait()
     assert all(began_s - 1 < event["at"] < time.time() + 1 for event in first.events)
-    return [seed, first, second]
+    return [seed, first, second, dashboard]
 
 
 def own(program: Program) -> bytes:
@@ -74,7 +76,7 @@ def test_each_event_has_its_keys(programs: Programs) -> None:
 
 
 def test_seeds_and_peers_keep_to_their_own_events(programs: Programs) -> None:
-    seed, first, _ = eventful(programs)
+    seed, first, *_ = eventful(programs)
     of_seeds = {"listening", "peer_registered", "peer_removed", "dead_report", "stopped"}
     assert {event["event"] for event in seed.events} <= of_seeds
     assert {event["event"] for event in first.events} & of_seeds == {"listening", "stopped"}

@@ -432,7 +432,7 @@ def test_who_is_not_watched_any_more_is_not_counted() -> None:
     assert verdict(liveness, A) is Finding.DEAD
 
 
-# ---- the latest deaths ----------------------------------------------------------------------------
+# ---- the latest deaths ---------------------------------------------------------------------------
 
 
 def test_a_death_is_remembered_for_a_while_and_until_the_dead_return() -> None:

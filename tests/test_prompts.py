@@ -28,7 +28,12 @@ def question(terminal: Terminal) -> str:
 
 @pytest.mark.parametrize(
     ("script", "default"),
-    [("seedspawner.py", r"\[3\]"), ("seed.py", r"\[12345\]"), ("peer.py", r"\[[^]\n]+\]")],
+    [
+        ("seedspawner.py", r"\[3\]"),
+        ("seed.py", r"\[12345\]"),
+        ("peer.py", r"\[[^]\n]+\]"),
+        ("dashboard.py", r"\[8000\]"),
+    ],
 )
 def test_a_prompt_states_its_default_in_brackets(
     programs: Programs, script: str, default: str
@@ -86,7 +91,7 @@ def test_a_number_typed_at_the_seedspawner_is_taken(programs: Programs) -> None:
     wait_until(lambda: len(programs.listed()) == 2, what="two seeds in the list")
 
 
-@pytest.mark.parametrize("script", ["seed.py", "peer.py"])
+@pytest.mark.parametrize("script", ["seed.py", "peer.py", "dashboard.py"])
 def test_a_bad_port_is_explained_in_one_line_and_asked_again(
     programs: Programs, script: str
 ) -> None:
@@ -114,7 +119,7 @@ def test_a_bad_number_of_seeds_is_explained_and_asked_again(
     wait_until(lambda: len(programs.listed()) == 1, what="the one seed then asked for")
 
 
-@pytest.mark.parametrize("script", ["seed.py", "peer.py"])
+@pytest.mark.parametrize("script", ["seed.py", "peer.py", "dashboard.py"])
 def test_a_busy_port_is_explained_and_asked_again(programs: Programs, script: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         busy = holder.getsockname()[1]
@@ -127,7 +132,7 @@ def test_a_busy_port_is_explained_and_asked_again(programs: Programs, script: st
         wait_until(lambda: programs.logged("listening"), what="the port then given")
 
 
-@pytest.mark.parametrize("script", ["seed.py", "peer.py", "seedspawner.py"])
+@pytest.mark.parametrize("script", ["seed.py", "peer.py", "seedspawner.py", "dashboard.py"])
 @pytest.mark.parametrize("answer", [b"abc\n", b"0\n", b"-1\n", b"7.0\n", b"\xff\xfe\n"])
 def test_a_bad_answer_from_a_pipe_ends_the_program_with_one_line(
     programs: Programs, script: str, answer: bytes
@@ -137,7 +142,7 @@ def test_a_bad_answer_from_a_pipe_ends_the_program_with_one_line(
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-@pytest.mark.parametrize("script", ["seed.py", "peer.py"])
+@pytest.mark.parametrize("script", ["seed.py", "peer.py", "dashboard.py"])
 def test_a_busy_port_from_a_pipe_ends_the_program_with_one_line(
     programs: Programs, script: str
 ) -> None:

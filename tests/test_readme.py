@@ -37,7 +37,7 @@ from terminals import Terminal
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SHELLS = ("sh", "console")
-SCRIPTS = ["seedspawner", "seed", "peer"]
+SCRIPTS = ["seedspawner", "seed", "peer", "dashboard"]
 UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 
 
@@ -77,6 +77,7 @@ def project(programs: Programs) -> Programs:
     """A copy of the project, as somebody who has just downloaded it; the programs run there."""
     for module in ROOT.glob("*.py"):
         shutil.copy(module, programs.folder)
+    shutil.copytree(ROOT / "page", programs.folder / "page")
     shutil.copytree(
         ROOT / "tests", programs.folder / "tests", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -121,7 +122,7 @@ def stop(*terminals: Terminal) -> None:
 def at_free_ports(commands: list[str]) -> list[str]:
     """The same commands with other ports, since those in the README may be taken."""
     ports: dict[str, str] = defaultdict(lambda: str(free_port()))
-    return [re.sub(r"\b[56]\d{3}\b", lambda port: ports[port[0]], line) for line in commands]
+    return [re.sub(r"\b[568]\d{3}\b", lambda port: ports[port[0]], line) for line in commands]
 
 
 @contextlib.contextmanager
@@ -241,6 +242,32 @@ def in_scripts(project: Programs, commands: list[str]) -> None:
     assert set(project.left_behind()) == {seed.process.pid}
 
 
+def over_http(project: Programs, commands: list[str]) -> None:
+    """What is posted is heard by the peer, and comes out of the stream; metrics are read."""
+    serve, network, say, stream, metrics = at_free_ports(commands)
+    _, [peer] = project.network(1)
+    dashboard = typed(project, serve)
+    dashboard.wait_to_see("linked with")
+    shown = json.loads(ran(project, network).stdout)
+    assert peer.address in [found["address"] for found in shown["peers"]]
+    assert ran(project, say).stdout == '{"seq": 1}\n'
+    peer.wait_for("message", text="the build is green")
+    with subprocess.Popen(
+        stream,
+        shell=True,
+        cwd=project.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as reader:
+        assert reader.stdout is not None
+        said = next(line for line in reader.stdout if line.startswith(b"data: "))
+        assert json.loads(said.removeprefix(b"data: "))["text"] == "the build is green"
+        os.killpg(reader.pid, signal.SIGTERM)
+    assert "\np2p_neighbours 1\n" in ran(project, metrics).stdout
+    stop(dashboard)
+
+
 def the_project(project: Programs, commands: list[str]) -> None:
     """A schedule of the simulator tells what happens, and settles."""
     test, schedule = commands
@@ -259,6 +286,7 @@ CHECKS: dict[str, Callable[[Programs, list[str]], None]] = {
     "By hand": by_hand,
     "On several machines": on_several_machines,
     "In scripts": in_scripts,
+    "Over HTTP": over_http,
     "The project": the_project,
 }
 

@@ -114,7 +114,7 @@ def test_the_seedspawner_stops_with_all_it_started(programs: Programs, how: str)
     assert programs.logged("dead") == []
 
 
-@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py"])
+@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py", "dashboard.py"])
 @pytest.mark.parametrize("how", HOWS)
 def test_a_program_stops_while_it_asks(programs: Programs, script: str, how: str) -> None:
     terminal = programs.terminal(script)
@@ -159,7 +159,7 @@ def test_a_second_ctrl_c_does_no_harm(programs: Programs, script: str) -> None:
     assert program.wait() == 0
 
 
-@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py"])
+@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py", "dashboard.py"])
 def test_an_early_ctrl_c_leaves_no_traceback(programs: Programs, script: str) -> None:
     """It may come before the program has found its feet; the fixture looks for the traceback."""
     programs.config.write_text("")

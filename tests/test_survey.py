@@ -1,0 +1,129 @@
+"""The network as the gateway shows it: every peer and link, and what becomes of them."""
+
+from typing import Any
+
+import pytest
+
+import survey
+from embedding import Embedded
+from helpers import free_port, let_pass, wait_until
+from link import ask
+from messages import Address, Message
+from programs import Programs
+from visits import served, visit
+
+
+def by_address(url: str) -> dict[str, dict[str, Any]]:
+    return {peer["address"]: peer for peer in visit(url, "/api/network").json["peers"]}
+
+
+def states(url: str) -> dict[str, str]:
+    """What the network looks like: each peer's address and state, those that are gone too."""
+    network = visit(url, "/api/network").json
+    return {peer["address"]: peer["state"] for peer in network["peers"] + network["gone"]}
+
+
+def test_it_shows_every_peer_and_every_link(programs: Programs) -> None:
+    seed, peers = programs.network(3)
+    dashboard = programs.start("dashboard.py", free_port())
+    url, ours = served(dashboard), {dashboard.address, *(peer.address for peer in peers)}
+
+    def is_whole() -> bool:
+        found = by_address(url)
+        ends = {(a, b) for a, peer in found.items() for b in peer["neighbours"]}
+        return found.keys() == ours and len(ends) == 12 and all((b, a) in ends for a, b in ends)
+
+    wait_until(is_whole, what="four peers, each with three links")
+    network = visit(url, "/api/network").json
+    assert network["self"] == dashboard.address
+    assert network["seeds"] == [{"address": seed.address, "reachable": True}]
+    assert network["gone"] == []
+    for peer in network["peers"]:
+        assert {"address", "neighbours", "delivered", "since"} <= peer.keys()
+        assert set(peer["tree"]) <= set(peer["neighbours"])
+        assert peer["state"] == "alive"
+        assert abs(peer["since"] - dashboard.wait_for("listening")["at"]) < 120
+
+
+def test_the_tree_links_join_everybody(programs: Programs) -> None:
+    _, peers = programs.network(4)
+    url = served(programs.start("dashboard.py", free_port()))
+
+    def is_joined() -> bool:
+        found, seen, ahead = by_address(url), set(), [peers[0].address]
+        while ahead:
+            here = ahead.pop()
+            if here in found and here not in seen:
+                seen.add(here)
+                ahead += found[here]["tree"]
+        return len(seen) == 5
+
+    wait_until(is_joined, what="a tree over all five")
+
+
+def test_the_numbers_follow_what_is_said(programs: Programs) -> None:
+    _, [peer, _] = programs.network(2)
+    url = served(programs.start("dashboard.py", free_port()))
+    peer.say("one", "two", "three")
+    wait_until(
+        lambda: (
+            sorted((p["said"], p["delivered"]) for p in by_address(url).values())
+            == [(0, 3), (0, 3), (3, 0)]
+        ),
+        what="three messages in everybody's numbers",
+    )
+    assert visit(url, "/api/network").json["messages_per_s"] > 0
+
+
+def test_a_killed_peer_is_dead_and_one_that_leaves_has_left(programs: Programs) -> None:
+    _, [killed, leaver, _] = programs.network(3)
+    url = served(programs.start("dashboard.py", free_port()))
+    wait_until(lambda: list(states(url).values()) == ["alive"] * 4, what="four live peers")
+    killed.kill()
+    leaver.terminate()
+    addresses = (killed.address, leaver.address)
+    wait_until(lambda: [states(url).get(a) for a in addresses] == ["dead", "left"], what="both")
+    assert sorted(by_address(url)) == sorted(states(url).keys() - set(addresses))
+
+
+def test_a_hanging_peer_is_silent_then_dead_and_lives_again(programs: Programs) -> None:
+    _, [hanging, _] = programs.network(2)
+    url = served(programs.start("dashboard.py", free_port()))
+    wait_until(lambda: states(url).get(hanging.address) == "alive", what="a live peer")
+    hanging.pause()
+    wait_until(lambda: states(url).get(hanging.address) == "silent", what="its silence")
+    wait_until(lambda: states(url).get(hanging.address) == "dead", what="its death")
+    hanging.resume()
+    wait_until(lambda: states(url).get(hanging.address) == "alive", what="its return")
+
+
+def test_a_seed_that_is_gone_is_not_reachable(programs: Programs) -> None:
+    seed = programs.seed()
+    url = served(programs.start("dashboard.py", free_port(), "--seed", seed.address))
+    expected = {"address": seed.address, "reachable": True}
+    wait_until(lambda: visit(url, "/api/network").json["seeds"] == [expected], what="the seed")
+    seed.kill()
+    expected["reachable"] = False
+    wait_until(lambda: visit(url, "/api/network").json["seeds"] == [expected], what="its loss")
+
+
+def test_nobody_is_asked_while_nobody_looks(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions: list[Address] = []
+
+    def ask_and_count(peer: Address, message: Message, timeout_s: float) -> Message:
+        questions.append(peer)
+        return ask(peer, message, timeout_s)
+
+    monkeypatch.setattr(survey, "ask", ask_and_count)
+    monkeypatch.setattr(survey, "INTEREST_S", 0.5)
+    url = embedded.dashboard()
+    let_pass(1.5)
+    assert questions == []
+    assert len(by_address(url)) == 1
+    wait_until(lambda: len(questions) >= 1, what="a question")
+    let_pass(2)
+    asked = len(questions)
+    let_pass(1.5)
+    assert len(questions) == asked
