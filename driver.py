@@ -19,14 +19,19 @@ from messages import (
     BroadcastTimeout,
     Bye,
     Direct,
+    Echo,
     Hello,
+    Inspect,
     Inspected,
     Linked,
     Message,
     NotRunning,
+    Probe,
+    Received,
     Refused,
     StreamKey,
     Welcome,
+    WireError,
     stream_name,
 )
 from node import IDLE_TICK_INTERVAL_S, Node
@@ -161,14 +166,37 @@ class Driver:
             traffic = {"sent_bytes": sent, "received_bytes": received}
             return {"boot_ms": self.node.me.boot_ms, **self.node.stats(), **traffic}
 
-    def inspected(self) -> Inspected:
-        """What we tell whoever asks."""
+    # ---- visitors: whoever asks one thing, and goes ----
+
+    def answer(self, visitor: Message, source: str) -> list[Message]:
+        """What to answer to somebody who wants no link. Raises WireError."""
         with self.lock:
-            node, gossip, tree = self.node, self.node.gossip, self.node.tree
-            linked = tuple(Linked(n, tree.is_payload_link(n)) for n in node.overlay.neighbours)
-            dead = tuple(node.liveness.deaths(now_s()))
-            counters = (tree.hops, gossip.own.upto, gossip.delivered, gossip.surplus)
-            return Inspected(*node.me, *counters, linked, dead)
+            match visitor:
+                case Probe(number):
+                    return [Echo(number)]
+                case Inspect():
+                    return [self._inspected()]
+                case Direct():
+                    return [Received()] if self._take_direct(visitor, source) else []
+                case _:
+                    raise WireError(f"{type(visitor).__name__}: not expected by a peer")
+
+    def _inspected(self) -> Inspected:
+        node, gossip, tree = self.node, self.node.gossip, self.node.tree
+        linked = tuple(Linked(n, tree.is_payload_link(n)) for n in node.overlay.neighbours)
+        dead = tuple(node.liveness.deaths(now_s()))
+        counters = (tree.hops, gossip.own.upto, gossip.delivered, gossip.surplus)
+        return Inspected(*node.me, *counters, linked, dead)
+
+    def _take_direct(self, direct: Direct, source: str) -> bool:
+        """A message to this peer alone; False if the program is too far behind to be given it."""
+        if self._directs_size > MAX_DIRECT_BYTES:
+            self._refuse("directs", source, "the program is too far behind")
+            return False
+        self._directs.append(direct)
+        self._directs_size += len(direct.payload)
+        self._has_news.notify()
+        return True
 
     # ---- links ----
 
@@ -254,17 +282,6 @@ class Driver:
         """Something for the program to know."""
         with self.lock:
             self._publish(event)
-
-    def take_direct(self, direct: Direct, source: str) -> bool:
-        """A message to this peer alone; False if the program is too far behind to be given it."""
-        with self.lock:
-            if self._directs_size > MAX_DIRECT_BYTES:
-                self._refuse("directs", source, "the program is too far behind")
-                return False
-            self._directs.append(direct)
-            self._directs_size += len(direct.payload)
-            self._has_news.notify()
-            return True
 
     def refuse(self, limit: str, source: str, reason: str) -> None:
         """Something from there was too much: count it, and have the node say so."""

@@ -42,13 +42,10 @@ from messages import (
     BroadcastTimeout,
     Bye,
     Direct,
-    Echo,
     Hello,
-    Inspect,
     MessageTooLarge,
     NetworkError,
     NotRunning,
-    Probe,
     Received,
     Refused,
     StreamName,
@@ -297,15 +294,8 @@ class Peer:
             match first:
                 case Hello():
                     self._admit(connection, first)
-                case Probe(number):
-                    connection.send([Echo(number)])
-                case Inspect():
-                    connection.send([self._driver.inspected()])
-                case Direct():
-                    if self._driver.take_direct(first, connection.source):
-                        connection.send([Received()])
                 case _:
-                    raise WireError(f"{type(first).__name__}: not expected by a peer")
+                    connection.send(self._driver.answer(first, connection.source))
         except WireError as error:
             self._driver.refuse("frames", connection.source, str(error))
         except OSError as error:
