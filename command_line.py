@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from journal import printable
-from messages import Address, AddressInUse, BadAddress, NetworkError
+from messages import Address, AddressInUse, BadAddress, BadCertificate, NetworkError
 from settings import CONFIG_FILE, LOG_FILE, VERSION
+from trust import Trust
 
 T = TypeVar("T")
 
@@ -30,7 +31,9 @@ SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2  # exit codes
 # ---- arguments -----------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Arguments, and one line about each fault in them."""
+
     def error(self, message: str) -> NoReturn:
         """One clear line, and the exit code of bad input."""
         self.exit(BAD_INPUT, f"{self.prog}: {message} (--help shows what is possible)\n")
@@ -38,7 +41,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the arguments that all programs share."""
-    common = _Parser(description=description, allow_abbrev=False)
+    common = Parser(description=description, allow_abbrev=False)
     common.add_argument(
         "--host",
         default="localhost",
@@ -62,6 +65,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="events as JSON, one object a line")
     common.add_argument(
         "--verbose", action="store_true", help="show each liveness test and forwarded message too"
+    )
+    common.add_argument(
+        "--tls",
+        type=argument(certificates),
+        metavar="DIR",
+        help="a folder of certificates: only who has one of the same network is let in",
     )
     common.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     return common
@@ -139,6 +148,12 @@ def address_text(text: str) -> str:
     return str(Address.parse(text))
 
 
+def certificates(text: str) -> str:
+    """A folder of certificates, which is good. Raises ValueError."""
+    Trust(text)
+    return text
+
+
 # ---- prompts -------------------------------------------------------------------------------------
 
 
@@ -167,7 +182,7 @@ def started(given: int | None, prompt: Prompt, start: Callable[[int], T], as_jso
             complain(str(error))
             if given is not None or not is_terminal():
                 raise SystemExit(BAD_INPUT) from error
-        except BadAddress as error:
+        except (BadAddress, BadCertificate) as error:
             complain(str(error))
             raise SystemExit(BAD_INPUT) from error
         except OSError as error:  # the log, or the config file

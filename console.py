@@ -75,6 +75,7 @@ def _seed_program(running: Running) -> int:
             config=arguments.config,
             log=arguments.log,
             on_event=screen.show,
+            tls=arguments.tls,
         )
         running.callback(seed.stop, "told to stop")
         seed.start()
@@ -109,6 +110,7 @@ def _peer_program(running: Running) -> int:
             no_history=arguments.no_history,
             verbose=arguments.verbose,
             on_event=show,
+            tls=arguments.tls,
         )
         running.callback(peer.stop, "told to stop")
         peer.start()

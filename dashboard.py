@@ -86,7 +86,7 @@ class Dashboard:
         except BaseException:
             self._gateway.server_close()
             raise
-        self._survey = Survey(me, self._seeds)
+        self._survey = Survey(me, self._seeds, self._peer.trust)
         self._threads.start("serve", self._gateway.serve)
         self._threads.start("survey", self._survey.keep)
         self._journal.record("serving", url=self._gateway.url)
@@ -175,6 +175,7 @@ def _program(running: Running) -> int:
             seeds=arguments.seed,
             join=arguments.join,
             advertise=arguments.advertise,
+            tls=arguments.tls,
             config=arguments.config,
             no_history=arguments.no_history,
             verbose=arguments.verbose,

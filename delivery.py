@@ -14,6 +14,7 @@ from functools import partial
 from itertools import count, repeat
 from typing import NamedTuple, TypeVar
 
+from driver import News
 from journal import payload_details
 from messages import Direct, stream_name
 from streams import Gap
@@ -81,6 +82,19 @@ class Delivery:
         self._is_cut_short = True
 
     # ---- for the thread that delivers ----
+
+    def deliver(self, wait_for_news: Callable[[Callable[[], bool]], News]) -> None:
+        """Hand events and messages to the program, until the peer has stopped and all is said."""
+        is_last = False
+        while not is_last:
+            news = wait_for_news(self.has_unclaimed)
+            for event in news.events:
+                if self._record is not None:
+                    self._record(event.event, **event.details)
+            for direct in news.directs:
+                self.hand_over_direct(direct)
+            self.hand_over(news.items)
+            is_last = news.is_last
 
     def hand_over(self, items: Iterable[Run | Gap]) -> None:
         """Give these to everyone who listens; waits for a slow one."""

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 SAID_AGAIN_S = 60.0  # a limit that is met all the time is one line a minute, not one per frame
+CERTIFICATE = "certificate"  # no trust: whatever the reasons are, they are different stories,
+SAID_REASONS = 64  # and so many of them are said, each for itself
 REMEMBERED_SPENDERS = 4096  # then who spent least lately is forgotten, and has a full budget again
 
 
@@ -16,14 +18,17 @@ class Refusals:
 
     def __init__(self, *limits: str) -> None:
         self.counts = Counter(dict.fromkeys(limits, 0))
-        self._said_s: dict[str, float] = {}
+        self._said_s: dict[tuple[str, str], float] = {}
         self._news: list[dict[str, str]] = []  # to be said
 
     def refuse(self, limit: str, source: str, reason: str, now_s: float) -> None:
         """Count one more, and say so now and then: what, from where, and why."""
         self.counts[limit] += 1
-        if now_s >= self._said_s.get(limit, float("-inf")) + SAID_AGAIN_S:
-            self._said_s[limit] = now_s
+        story = (limit, reason if limit == CERTIFICATE else "")
+        if len(self._said_s) >= SAID_REASONS and story not in self._said_s:
+            story = (limit, "")
+        if now_s >= self._said_s.get(story, float("-inf")) + SAID_AGAIN_S:
+            self._said_s[story] = now_s
             self._news.append({"what": limit, "source": source, "reason": reason})
 
     def collect(self) -> list[dict[str, str]]:

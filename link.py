@@ -14,13 +14,16 @@ import time
 from collections.abc import Iterator, Sequence
 
 from liveness import Tried
-from messages import Address, AddressInUse, BadAddress, Echo, Message, Probe, WireError
+from messages import Address, AddressInUse, BadAddress, Echo, Message, Probe, Untrusted, WireError
+from tls import TLS_HANDSHAKE, Certificate, NotTrusted, TlsSocket
+from trust import Trust
 from wire import FrameBuffer, Run, encode
 
 _log = logging.getLogger("peer-to-peer")
 
 LARGE_BYTES = 16 << 10  # more than that is sent as it lies: to copy it would cost more than a call
 BACKLOG = 512  # connections the kernel holds for us while we accept others
+PARTING_TIMEOUT_S = 1.0  # for whom we do not trust to read why
 
 
 class Connection:
@@ -32,6 +35,8 @@ class Connection:
         self.source = source  # whom to count it to; empty if we dialled
         self.sent_bytes = 0  # written by the thread that sends
         self.received_bytes = 0  # and by the one that receives
+        self._carrier: socket.socket | TlsSocket = sock  # what the bytes go through
+        self._certificate: Certificate | None = None  # shown by the other side
         self._frames = FrameBuffer()
         self._waiting: list[Message | Run] = []  # received with an earlier frame, not yet given out
 
@@ -51,24 +56,79 @@ class Connection:
             self._send_all(b"".join(small))
 
     def _send_all(self, data: bytes) -> None:
-        self.socket.sendall(data)
+        self._carrier.sendall(data)
         self.sent_bytes += len(data)
 
     def frames(self) -> Iterator[list[Message | Run]]:
         """Whatever arrives, in lists, until the other side closes. Raises OSError, WireError."""
         if self._waiting:
             yield self._waiting
-        while count := self.socket.recv_into(self._frames.space()):
+        while count := self._carrier.recv_into(self._frames.space()):
             self.received_bytes += count
             if items := self._frames.received(count):
                 yield items
 
+    def secure(self, trust: Trust, dialled: Address | None, timeout_s: float) -> None:
+        """Speak TLS from now on, if both sides trust each other. Raises NotTrusted, OSError.
+
+        `dialled` is the address that we dialled; the other side's certificate has to name it.
+        """
+        try:
+            shake_hands = trust.accept if dialled is None else trust.connect
+            self._carrier = tls = shake_hands(self.socket, timeout_s)
+            self._certificate = tls.certificate
+            trust.check(tls)
+            if dialled is not None:
+                self._certificate.require(dialled.host)
+        except NotTrusted as error:
+            self._turn_away(error)
+            raise
+
+    def require(self, address: Address) -> None:
+        """See that the other side may call itself so. Raises NotTrusted; over plain TCP it may."""
+        if self._certificate is not None:
+            try:
+                self._certificate.require(address.host)
+            except NotTrusted as error:
+                self._turn_away(error)
+                raise
+
+    def _turn_away(self, error: NotTrusted) -> None:
+        """Say why, and see that it can be read before the connection is closed."""
+        with contextlib.suppress(OSError, WireError):
+            deadline_s = time.monotonic() + PARTING_TIMEOUT_S
+            self.socket.settimeout(PARTING_TIMEOUT_S)
+            if error.told:
+                self.send([Untrusted(error.told)])
+            self.finish_sending()
+            while self._carrier.recv_into(self._frames.space()):
+                self.socket.settimeout(max(0.001, deadline_s - time.monotonic()))
+
+    def receive_first(self, trust: Trust | None, timeout_s: float) -> Message:
+        """The first message of who dialled us, behind TLS if that is spoken here.
+
+        All of it within the time-out. Raises NotTrusted, OSError, WireError.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        if trust is not None:
+            self.secure(trust, None, timeout_s)
+        else:
+            self.socket.settimeout(timeout_s)
+            if self.socket.recv(1, socket.MSG_PEEK) == bytes([TLS_HANDSHAKE]):
+                error = NotTrusted(
+                    "it speaks TLS: was this program started without --tls?",
+                    "here nobody speaks TLS: start without --tls",
+                )
+                self._turn_away(error)
+                raise error
+        return self.receive_one(max(0.001, deadline_s - time.monotonic()))
+
     def receive_one(self, timeout_s: float) -> Message:
-        """The next message, whole within the time-out. Raises OSError, WireError."""
+        """The next message, whole within the time-out. Raises NotTrusted, OSError, WireError."""
         deadline_s = time.monotonic() + timeout_s
         while not self._waiting:
             self.socket.settimeout(max(0.001, deadline_s - time.monotonic()))
-            count = self.socket.recv_into(self._frames.space())
+            count = self._carrier.recv_into(self._frames.space())
             if count == 0:
                 raise ConnectionResetError(errno.ECONNRESET, "closed by the other side")
             self._waiting = self._frames.received(count)
@@ -76,31 +136,42 @@ class Connection:
         first = self._waiting.pop(0)
         if isinstance(first, Run):
             raise WireError("broadcast: expected another message first")
+        if isinstance(first, Untrusted):
+            raise NotTrusted(f"it says: {first.reason}")
         return first
 
     def ask(self, message: Message, timeout_s: float) -> Message:
-        """Send a message and wait for its answer. Raises OSError, WireError."""
+        """Send a message and wait for its answer. Raises NotTrusted, OSError, WireError."""
         self.socket.settimeout(timeout_s)
-        self.send([message])
+        with contextlib.suppress(ConnectionError):  # it may have said why, which is read below
+            self.send([message])
         return self.receive_one(timeout_s)
 
     def is_over(self) -> bool:
-        """Whether the other side has closed; does not wait, and takes nothing."""
+        """Whether the other side has closed; does not wait. What has come is kept."""
         self.socket.settimeout(0)
         try:
-            return self.socket.recv(1, socket.MSG_PEEK) == b""
+            count = self._carrier.recv_into(self._frames.space())
+            self._waiting += self._frames.received(count)
+            return count == 0
         except BlockingIOError:
             return False
-        except OSError:
+        except (OSError, WireError):
             return True
         finally:
             with contextlib.suppress(OSError):
                 self.socket.settimeout(None)
 
     def finish_sending(self) -> None:
-        """The other side reads to the end of what was sent, and then sees that it is the end."""
+        """The other side reads to the end of what was sent, and then sees that it is the end.
+
+        What still comes from it may be thrown away.
+        """
         with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_WR)
+            if isinstance(self._carrier, TlsSocket):
+                self._carrier.finish_sending()
+            else:
+                self.socket.shutdown(socket.SHUT_WR)
 
     def abort(self) -> None:
         """End it at once, from any thread: whoever waits in a call here is woken."""
@@ -183,13 +254,24 @@ def source_of(host: str) -> str:
     return str(ipaddress.IPv6Network((found, 64), strict=False))
 
 
-def dial(address: Address, timeout_s: float) -> Connection:
-    """Connect. Raises ConnectionRefusedError when nobody listens there, OSError otherwise."""
+def dial(address: Address, timeout_s: float, trust: Trust | None) -> Connection:
+    """Connect, and prove who we are if there is trust to be made.
+
+    Raises ConnectionRefusedError when nobody listens there, NotTrusted, OSError otherwise.
+    """
+    deadline_s = time.monotonic() + timeout_s
     sock = _connected(address, timeout_s)
     if sock.getsockname() == sock.getpeername():  # TCP may connect a free local port to itself
         sock.close()
         raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
-    return Connection(sock)
+    connection = Connection(sock)
+    if trust is not None:
+        try:
+            connection.secure(trust, address, max(0.001, deadline_s - time.monotonic()))
+        except BaseException:
+            connection.close()
+            raise
+    return connection
 
 
 def _connected(address: Address, timeout_s: float) -> socket.socket:
@@ -212,32 +294,42 @@ def _connected(address: Address, timeout_s: float) -> socket.socket:
     raise failure
 
 
-def ask(address: Address, message: Message, timeout_s: float) -> Message:
-    """One question over a connection of its own. Raises OSError, WireError."""
-    connection = dial(address, timeout_s)
+def ask(address: Address, message: Message, timeout_s: float, trust: Trust | None) -> Message:
+    """One question over a connection of its own. Raises NotTrusted, OSError, WireError."""
+    connection = dial(address, timeout_s, trust)
     try:
         return connection.ask(message, timeout_s)
     finally:
         connection.close()
 
 
-def try_address(address: Address, timeout_s: float) -> Tried:
+def try_address(address: Address, timeout_s: float, trust: Trust | None) -> Tried:
     """Whether a live process answers there: a stopped one is connected to, but cannot echo."""
     number = random.getrandbits(63)
     try:
-        reply = ask(address, Probe(number), timeout_s)
+        reply = ask(address, Probe(number), timeout_s, trust)
     except ConnectionRefusedError:
         return Tried.REFUSED
+    except NotTrusted:
+        return Tried.UNTRUSTED
     except (OSError, WireError):
         return Tried.SILENT
     return Tried.ECHOED if reply == Echo(number) else Tried.SILENT
 
 
-def advertised(bound: Address, advertise: str | None) -> Address:
+def advertised(bound: Address, advertise: str | None, trust: Trust | None) -> Address:
     """The address that others are told to dial: as given (`HOST[:PORT]`), else what was bound.
 
-    Bound to every address of the machine, it is the one that routes to other machines.
+    Bound to every address of the machine, it is the one that routes to other machines. Raises
+    BadAddress, and BadCertificate when our certificate is not for that host.
     """
+    address = _advertised(bound, advertise)
+    if trust is not None:
+        trust.check_own(address)
+    return address
+
+
+def _advertised(bound: Address, advertise: str | None) -> Address:
     if advertise is not None:
         bare_v6 = advertise.startswith("[") and advertise.endswith("]")
         has_port = ":" in advertise and not bare_v6

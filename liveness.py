@@ -37,6 +37,11 @@ class Tried(Enum):
     ECHOED = auto()
     REFUSED = auto()  # its host says that nobody listens there
     SILENT = auto()
+    UNTRUSTED = auto()  # it lives, but one of us two does not trust the other
+
+    @property
+    def is_alive(self) -> bool:
+        return self in (Tried.ECHOED, Tried.UNTRUSTED)
 
 
 @dataclass(slots=True)
@@ -186,7 +191,7 @@ class Liveness:
             return Finding.NOTHING
         if outcome is Tried.REFUSED:
             return self._close(accused, Finding.DEAD)
-        if outcome is Tried.ECHOED:
+        if outcome.is_alive:
             return self._close(accused, Finding.CLEARED)
         suspicion.attempts -= 1
         if suspicion.attempts > 0:

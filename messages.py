@@ -34,6 +34,10 @@ class BadAddress(NetworkError, ValueError):
     """The text is no `host:port`, or the host has no such address."""
 
 
+class BadCertificate(NetworkError, ValueError):
+    """The folder of certificates lacks something, or what it holds is not good."""
+
+
 class BroadcastTimeout(NetworkError):
     """Every neighbour stayed far behind for the whole time-out; nothing was sent."""
 
@@ -346,8 +350,15 @@ class Verdict:
     is_removed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Untrusted:
+    """The sender does not trust the other side, tells it why, and closes. Said at any time."""
+
+    reason: str  # for a person on the other side: "your certificate was revoked"
+
+
 Message = (
     Hello | Welcome | Refused | Contacts | Have | Want | LivenessRequest | LivenessReply
     | OpinionRequest | Opinion | Bye | Probe | Echo | Direct | Received | Register | ListPeers
-    | PeerList | DeadReport | Verdict | Beacon | Mode | Inspect | Inspected
+    | PeerList | DeadReport | Verdict | Beacon | Mode | Inspect | Inspected | Untrusted
 )  # fmt: skip

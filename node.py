@@ -15,7 +15,7 @@ from typing import Any
 
 from actions import Action, Close, Dial, Notify, Outbox, Report, Try
 from gossip import Gossip
-from limits import Refusals
+from limits import CERTIFICATE, Refusals
 from liveness import Finding, Liveness, Tried
 from messages import (
     PROTOCOL_VERSION,
@@ -57,7 +57,7 @@ class Node:
     ) -> None:
         self.me = me
         self._tunables = tunables
-        self.refusals = Refusals("half_open", "admissions", "links", "frames", "streams", "directs")
+        self.refusals = Refusals(*LIMITS)
         self.ready: set[Address] = set()  # neighbours to whom something can be sent now
         self.overlay = Overlay(me.origin, tunables, rng, now_s)
         self.gossip = Gossip(me, tunables, rng, self.ready, wants_history)
@@ -162,11 +162,13 @@ class Node:
         self.overlay.learn(refused.contacts[: self._tunables.contacts_per_exchange])
         return self._dials(now_s)
 
-    def dial_failed(self, dialled: Address, how: Dialled, now_s: float) -> list[Action]:
+    def dial_failed(
+        self, dialled: Address, how: Dialled, now_s: float, reason: str = ""
+    ) -> list[Action]:
         """A dial came to nothing; reported once for each time that the peer goes away."""
         actions: list[Action] = []
-        if how is not Dialled.TURNED_AWAY and self.overlay.is_first_failure(dialled):
-            details = {"peer": str(dialled), "reason": how.value}
+        if (reason or how is not Dialled.TURNED_AWAY) and self.overlay.is_first_failure(dialled):
+            details = {"peer": str(dialled), "reason": reason or how.value}
             actions.append(Notify("peer_unreachable", details))
         self.overlay.failed(dialled, how, now_s)
         return actions + self._dials(now_s)
@@ -423,8 +425,7 @@ class Node:
             case Finding.ASK:
                 number = self.liveness.number(neighbour)
                 self._say(neighbour, LivenessRequest(number))
-                details = {"neighbour": str(neighbour), "number": number}
-                return [Notify("liveness_test", details)]
+                return [Notify("liveness_test", {"neighbour": str(neighbour), "number": number})]
             case Finding.SUSPECT:
                 reason = f"no reply to {self._tunables.missed_replies_suspect} liveness requests"
                 self.liveness.accuse(neighbour, reason, now_s)
@@ -435,7 +436,7 @@ class Node:
         """An attempt to reach the accused has ended; it may have been for others too."""
         for asker in self._askers.pop(accused, ()):
             if asker in self._outboxes:
-                self._say(asker, Opinion(accused, outcome is Tried.ECHOED))
+                self._say(asker, Opinion(accused, outcome.is_alive))
         reason = self._reason(accused)
         if outcome is Tried.REFUSED:
             reason = f"{reason}; connection refused"
@@ -494,4 +495,5 @@ class Node:
 
 IDLE_TICK_INTERVAL_S = 0.5  # a node that is not busy may be left alone for so long
 DIFFERENCES_TO_RESOLVE = 3  # digests differ for a moment whenever a message is on its way
+LIMITS = "half_open", "admissions", "links", "frames", "streams", "directs", CERTIFICATE
 MAX_ATTEMPTS = 16  # attempts to reach accused peers under way for others

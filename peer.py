@@ -10,6 +10,7 @@ if __name__ == "__main__":  # a signal waits until the program can end as it sho
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
 
 import contextlib
+import functools
 import logging
 import random
 import socket
@@ -17,14 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from actions import Action, Dial, Notify, Report, Try
 from delivery import Delivery, Message
 from driver import Driver, Link, now_s
 from journal import Event, Journal
-from limits import Budgets
+from limits import CERTIFICATE, Budgets
 from link import (
     Connection,
     Listener,
@@ -39,6 +39,7 @@ from messages import (
     Address,
     AddressInUse,
     BadAddress,
+    BadCertificate,
     BroadcastTimeout,
     Bye,
     Direct,
@@ -56,10 +57,12 @@ from node import Node
 from overlay import Dialled
 from registration import Registration, SeedSource, ask_members
 from settings import CONFIG_FILE, LOG_FILE, Tunables
-from threads import Reception, Threads
+from threads import Reception, Startable, Threads
+from tls import NotTrusted
+from trust import Trust
 
-__all__ = ["AddressInUse", "BadAddress", "BroadcastTimeout", "Event", "Message", "MessageTooLarge"]
-__all__ += ["NetworkError", "NotRunning", "Peer"]
+__all__ = ["AddressInUse", "BadAddress", "BadCertificate", "BroadcastTimeout", "Event", "Message"]
+__all__ += ["MessageTooLarge", "NetworkError", "NotRunning", "Peer"]
 
 FAREWELL_TIMEOUT_S = 0.5  # for a neighbour to read our last words and close
 STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
@@ -67,7 +70,7 @@ STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
 _log = logging.getLogger("peer-to-peer")
 
 
-class Peer:
+class Peer(Startable):
     """One peer of the network. Start it, say things, hear everything; `with` stops it again.
 
     `port` 0 takes a free one; `ip` is the host to listen on. `seeds` are "host:port" texts; None
@@ -75,8 +78,9 @@ class Peer:
     the address that others are told ("host" or "host:port"). `log` is the file events are appended
     to, None for none; `on_event` is called with each event, of which `verbose` makes more.
     `gossip_every_s` above 0 broadcasts a short text that often, `gossip_count` times at most (0:
-    for ever). With `no_history` the peer hears only what is said after it joined. `tunables` are
-    explained in settings.py. Raises BadAddress for a text that is no address.
+    for ever). With `no_history` the peer hears only what is said after it joined. `tls` is a folder
+    of certificates. `tunables` are explained in settings.py. Raises BadAddress for a text that is
+    no address, BadCertificate for a folder that does not hold what it should.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Peer:
         no_history: bool = False,
         verbose: bool = False,
         on_event: Callable[[Event], None] | None = None,
+        tls: str | None = None,
         tunables: Tunables | None = None,
     ) -> None:
         self._bind_to = (ip, port)
@@ -106,6 +111,7 @@ class Peer:
         self._no_history = no_history
         self._is_verbose = verbose
         self._on_event = on_event
+        self.trust = None if tls is None else Trust(tls)
         self._tunables = tunables or Tunables()
         is_recording = log is not None or on_event is not None
         record = self._record if is_recording else None
@@ -123,7 +129,7 @@ class Peer:
             assert not self._is_started, "a peer starts once"
             self._listener = Listener(*self._bind_to)
             try:
-                address = advertised(self._listener.address, self._advertise)
+                address = advertised(self._listener.address, self._advertise, self.trust)
                 self._journal = Journal(address, self._log_file, self._on_event)
             except BaseException:
                 self._listener.close()
@@ -132,7 +138,7 @@ class Peer:
             self._assemble()
             self._is_started = True
         self._notify("listening", address=str(self._listener.address))
-        self._delivering.start("deliver", self.deliver)
+        self._delivering.start("deliver", self._delivery.deliver, self._driver.wait_for_news)
         for loop in (self.listen, self.handle_seeds, self.connect_to_peers):
             self._threads.start(loop.__name__, loop)
         if self._gossip_every_s > 0:
@@ -143,7 +149,9 @@ class Peer:
         node = Node(self._me, self._tunables, rng, now_s(), wants_history=not self._no_history)
         admissions = Budgets(self._tunables.admissions, self._tunables.admissions_per_s)
         self._driver = Driver(node, admissions, self._is_verbose, self._carry_out)
-        self._registration = Registration(self._me, self._seeds, self._tunables, rng, self._notify)
+        self._registration = Registration(
+            self._me, self._seeds, self._tunables, rng, self._notify, self.trust
+        )
         self._threads = Threads(str(self._me.origin), self._journal.failure)
         self._delivering = Threads(str(self._me.origin), self._journal.failure)
         self._reception = Reception(
@@ -169,18 +177,6 @@ class Peer:
         self._record("stopped", reason=reason)
         self._journal.close()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
     @property
     def address(self) -> str:
         """The address that others are told, `host:port`. Raises NotRunning before the start."""
@@ -203,8 +199,7 @@ class Peer:
         Waits while every neighbour is far behind. Raises MessageTooLarge, NotRunning, and
         BroadcastTimeout after `timeout` seconds of waiting.
         """
-        _check_size(payload)
-        self._check_running()
+        self._check_may_say(payload)
         return self._driver.broadcast(bytes(payload), timeout)
 
     def send(self, address: str, payload: bytes) -> None:
@@ -212,11 +207,10 @@ class Peer:
 
         Raises BadAddress, MessageTooLarge, NotRunning, and NetworkError when it cannot be reached.
         """
-        _check_size(payload)
-        self._check_running()
+        self._check_may_say(payload)
         message = Direct(self._me.origin, bytes(payload))
         try:
-            answer = ask(Address.parse(address), message, self._tunables.dial_timeout_s)
+            answer = ask(Address.parse(address), message, self._tunables.dial_timeout_s, self.trust)
         except OSError as error:
             raise NetworkError(f"{address} cannot be reached: {reason_of(error)}") from error
         if not isinstance(answer, Received):
@@ -247,7 +241,8 @@ class Peer:
     def members(self) -> list[str]:
         """All live peers, asked of the seeds; a part of a very long list. Raises NotRunning."""
         self._check_running()
-        members = ask_members(self._registration.seeds(), self._tunables.dial_timeout_s)
+        timeout_s = self._tunables.dial_timeout_s
+        members = ask_members(self._registration.seeds(), timeout_s, self.trust)
         return [str(member) for member in sorted(members)]
 
     def seeds(self) -> dict[str, bool]:
@@ -289,13 +284,18 @@ class Peer:
     def handle_peer(self, connection: Connection) -> None:
         """Serve whoever connected: a new neighbour until its link ends, anybody else once."""
         try:
-            first = connection.receive_one(self._tunables.handshake_timeout_s)
+            first = connection.receive_first(self.trust, self._tunables.handshake_timeout_s)
             self._reception.is_known(connection)
             match first:
-                case Hello():
+                case Hello(_, address):
+                    connection.require(address)
                     self._admit(connection, first)
                 case _:
+                    if isinstance(first, Direct):
+                        connection.require(first.origin)
                     connection.send(self._driver.answer(first, connection.source))
+        except NotTrusted as error:
+            self._driver.refuse(CERTIFICATE, connection.source, reason_of(error))
         except WireError as error:
             self._driver.refuse("frames", connection.source, str(error))
         except OSError as error:
@@ -321,20 +321,10 @@ class Peer:
                 join_s = now_s() + self._tunables.exchange_interval_s
                 self._driver.decide(self._driver.node.learn, self._join)
             self._driver.decide(self._driver.node.tick)
+            if self.trust is not None and (news := self.trust.look()):
+                self._notify("certificates", reason=news)
             self._stopping.wait(self._tunables.tick_interval_s)
             self._driver.wait_for_work()
-
-    def deliver(self) -> None:
-        """Hand events and messages to the program, until the peer has stopped and all is said."""
-        is_last = False
-        while not is_last:
-            news = self._driver.wait_for_news(self._delivery.has_unclaimed)
-            for event in news.events:
-                self._record(event.event, **event.details)
-            for direct in news.directs:
-                self._delivery.hand_over_direct(direct)
-            self._delivery.hand_over(news.items)
-            is_last = news.is_last
 
     def say_something(self) -> None:
         """The periodic message of the mission, until the peer stops or all were said."""
@@ -357,8 +347,9 @@ class Peer:
         try:
             for items in link.connection.frames():
                 self._driver.receive(link, items)
-        except WireError as error:
-            reason = f"broke the protocol: {error}"
+        except (NotTrusted, WireError) as error:
+            is_broken = isinstance(error, WireError)
+            reason = f"broke the protocol: {error}" if is_broken else reason_of(error)
             self._driver.decide(node.misbehaved, link.neighbour, reason, of=link)
         except OSError as error:
             reason = f"lost: {reason_of(error)}"
@@ -388,29 +379,28 @@ class Peer:
 
     def _connect(self, action: Dial) -> None:
         """Dial a peer, and be its neighbour if it lets us; ends with the link."""
-        node = self._driver.node
+        dialled, node = action.address, self._driver.node
         try:
-            connection = dial(action.address, self._tunables.dial_timeout_s)
-        except OSError as error:
-            is_refused = isinstance(error, ConnectionRefusedError)
-            how = Dialled.REFUSED if is_refused else Dialled.SILENT
-            self._driver.decide(node.dial_failed, action.address, how)
-            return
-        try:
-            answer = connection.ask(action.hello, self._tunables.handshake_timeout_s)
-            match answer:
-                case Welcome():
-                    self._adopt(connection, action.address, answer)
-                case Refused():
-                    self._driver.decide(node.turned_away, action.address, answer)
-                case Bye():  # it gave the link up again at once
-                    self._driver.decide(node.dial_failed, action.address, Dialled.TURNED_AWAY)
-                case _:
-                    raise WireError(f"{type(answer).__name__}: not expected from a peer")
+            connection = dial(dialled, self._tunables.dial_timeout_s, self.trust)
+            with contextlib.closing(connection):
+                answer = connection.ask(action.hello, self._tunables.handshake_timeout_s)
+                match answer:
+                    case Welcome(address):
+                        connection.require(address)
+                        self._adopt(connection, dialled, answer)
+                    case Refused():
+                        self._driver.decide(node.turned_away, dialled, answer)
+                    case Bye():  # it gave the link up again at once
+                        self._driver.decide(node.dial_failed, dialled, Dialled.TURNED_AWAY)
+                    case _:
+                        raise WireError(f"{type(answer).__name__}: not expected from a peer")
+        except ConnectionRefusedError:
+            self._driver.decide(node.dial_failed, dialled, Dialled.REFUSED)
+        except NotTrusted as error:
+            failed = functools.partial(node.dial_failed, reason=reason_of(error))
+            self._driver.decide(failed, dialled, Dialled.TURNED_AWAY)
         except (OSError, WireError):
-            self._driver.decide(node.dial_failed, action.address, Dialled.SILENT)
-        finally:
-            connection.close()
+            self._driver.decide(node.dial_failed, dialled, Dialled.SILENT)
 
     def _adopt(self, connection: Connection, dialled: Address, welcome: Welcome) -> None:
         adopted = self._driver.adopt(connection, dialled, welcome)
@@ -447,7 +437,7 @@ class Peer:
                 self._registration.report(dead)
 
     def _try(self, accused: Address) -> None:
-        outcome = try_address(accused, self._tunables.probe_timeout_s)
+        outcome = try_address(accused, self._tunables.probe_timeout_s, self.trust)
         self._driver.decide(self._driver.node.tried, accused, outcome)
 
     def _introduced(self) -> None:
@@ -468,14 +458,14 @@ class Peer:
     def _record(self, event: str, **details: Any) -> None:
         self._journal.record(event, **details)
 
+    def _check_may_say(self, payload: bytes) -> None:
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise MessageTooLarge(f"expected at most {MAX_PAYLOAD_BYTES} bytes, got {len(payload)}")
+        self._check_running()
+
     def _check_running(self) -> None:
         if not self._is_started or self._stopping.is_set():
             raise NotRunning("the peer is not running")
-
-
-def _check_size(payload: bytes) -> None:
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        raise MessageTooLarge(f"expected at most {MAX_PAYLOAD_BYTES} bytes, got {len(payload)}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ from messages import (
 )
 from overlay import Backoff
 from settings import Tunables, read_seeds
+from tls import NotTrusted
+from trust import Trust
 
 _log = logging.getLogger("peer-to-peer")
 
@@ -90,6 +92,7 @@ class SeedContact:
     connection: Connection | None = None  # while registered there
     renewed_s: float = 0.0
     is_missed: bool = False  # it was reported unreachable, and has not answered since
+    is_distrusted: bool = False  # and that for want of trust
     listed: tuple[Address, ...] = ()  # the peers it named last
 
 
@@ -103,12 +106,14 @@ class Registration:
         tunables: Tunables,
         rng: random.Random,
         notify: Callable[..., None],
+        trust: Trust | None,
     ) -> None:
         self._me = me
         self._source = source
         self._tunables = tunables
         self._rng = rng
         self._notify = notify  # records an event; called by the thread that runs `keep` alone
+        self._trust = trust
         self._contacts: dict[Address, SeedContact] = {}  # replaced, never changed: others read it
         self._preferred: list[Address] = []  # our majority; others stand in while one is down
         self._reports: deque[Address] = deque(maxlen=1000)
@@ -160,7 +165,7 @@ class Registration:
             if contact.connection is None:
                 continue
             if contact.connection.is_over():
-                self._lost(seed, contact, "closed the connection")
+                self._lost(seed, contact, ConnectionResetError("closed the connection"))
                 was_tried = True
             elif now_s >= contact.renewed_s + self._tunables.renew_interval_s:
                 self._register(seed, contact)
@@ -186,7 +191,7 @@ class Registration:
         listed = self._source.listed()
         for seed, contact in self._contacts.items():
             if seed not in listed and contact.connection is not None:
-                self._lost(seed, contact, "taken off the list")
+                self._lost(seed, contact, ConnectionAbortedError("taken off the list"))
                 has_lost = True
         self._contacts = {
             seed: self._contacts.get(seed) or SeedContact(Backoff(self._tunables, self._rng))
@@ -213,29 +218,31 @@ class Registration:
         is_new = contact.connection is None
         try:
             if contact.connection is None:
-                contact.connection = dial(seed, self._tunables.dial_timeout_s)
+                contact.connection = dial(seed, self._tunables.dial_timeout_s, self._trust)
             register = Register(self._me.origin, self._me.boot_ms)
             answer = contact.connection.ask(register, self._tunables.handshake_timeout_s)
             if not isinstance(answer, PeerList):
                 raise WireError(f"expected a PeerList, got {type(answer).__name__}")
         except (OSError, WireError) as error:
-            self._lost(seed, contact, reason_of(error))
+            self._lost(seed, contact, error)
             return
         contact.renewed_s = time.monotonic()
         contact.backoff.succeeded()
-        contact.is_missed = False
+        contact.is_missed = contact.is_distrusted = False
         contact.listed = answer.peers
         if is_new:
             self._notify("registered", seed=str(seed))
 
-    def _lost(self, seed: Address, contact: SeedContact, reason: str) -> None:
+    def _lost(self, seed: Address, contact: SeedContact, error: Exception) -> None:
         if contact.connection is not None:
             contact.connection.close()
         contact.connection = None
         contact.backoff.failed(time.monotonic())
-        if not contact.is_missed:  # once for each time it goes away
-            contact.is_missed = True
-            self._notify("seed_unreachable", seed=str(seed), reason=reason)
+        is_distrust = isinstance(error, NotTrusted)
+        if not contact.is_missed or (is_distrust and not contact.is_distrusted):
+            contact.is_missed = True  # said once for each time it goes away
+            contact.is_distrusted = is_distrust
+            self._notify("seed_unreachable", seed=str(seed), reason=reason_of(error))
 
     def _send_reports(self) -> None:
         """Tell every seed that we are registered with; each tries the accused itself."""
@@ -248,14 +255,14 @@ class Registration:
                         contact.connection.send([DeadReport(dead, self._me.origin)])
                         asked.append((seed, contact, contact.connection))
                 except OSError as error:
-                    self._lost(seed, contact, reason_of(error))
+                    self._lost(seed, contact, error)
             for seed, contact, connection in asked:
                 try:
                     answer = connection.receive_one(self._tunables.handshake_timeout_s)
                     if not isinstance(answer, Verdict):
                         raise WireError(f"expected a Verdict, got {type(answer).__name__}")
                 except (OSError, WireError) as error:
-                    self._lost(seed, contact, reason_of(error))
+                    self._lost(seed, contact, error)
 
     def _say_goodbye(self) -> None:
         for contact in self._contacts.values():
@@ -266,15 +273,15 @@ class Registration:
                 contact.connection = None
 
 
-def ask_members(seeds: Iterable[Address], timeout_s: float) -> set[Address]:
+def ask_members(seeds: Iterable[Address], timeout_s: float, trust: Trust | None) -> set[Address]:
     """The live peers, asked of these seeds; those that do not answer are passed over."""
-    return set().union(*(listed_by(seed, timeout_s) or () for seed in seeds))
+    return set().union(*(listed_by(seed, timeout_s, trust) or () for seed in seeds))
 
 
-def listed_by(seed: Address, timeout_s: float) -> tuple[Address, ...] | None:
+def listed_by(seed: Address, timeout_s: float, trust: Trust | None) -> tuple[Address, ...] | None:
     """The live peers that this seed knows of; None if it does not answer."""
     try:
-        answer = ask(seed, ListPeers(), timeout_s)
+        answer = ask(seed, ListPeers(), timeout_s, trust)
     except (OSError, WireError):
         return None
     return answer.peers if isinstance(answer, PeerList) else None

@@ -41,6 +41,7 @@ _SENTENCES = {
     "liveness_test": "asked {neighbour} for a sign of life",
     "forwarded": "sent {neighbour} messages {first_seq} to {last_seq} of {origin}",
     "serving": "the live map: {url}",
+    "certificates": "{reason}",
     "error": "a fault in this program, please report it: {reason}",
     "refused": "refused ({what}) from {source}: {reason}; said once a minute",
     "stopped": "stopped: {reason}",

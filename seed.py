@@ -16,19 +16,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import settings
 from directory import Directory
 from journal import Event, Journal
-from limits import Budgets, Refusals
-from link import Connection, Listener, advertised, try_address
+from limits import CERTIFICATE, Budgets, Refusals
+from link import Connection, Listener, advertised, reason_of, try_address
 from liveness import Tried
 from messages import (
     Address,
     AddressInUse,
     BadAddress,
+    BadCertificate,
     Bye,
     DeadReport,
     Echo,
@@ -43,10 +42,19 @@ from messages import (
     WireError,
 )
 from settings import CONFIG_FILE, LOG_FILE, Tunables
-from threads import Reception, Threads
+from threads import Reception, Startable, Threads
+from tls import NotTrusted
+from trust import Trust
 from wire import Run
 
-__all__ = ["AddressInUse", "BadAddress", "NetworkError", "NotRunning", "Seed"]
+__all__ = [
+    "AddressInUse",
+    "BadAddress",
+    "BadCertificate",
+    "NetworkError",
+    "NotRunning",
+    "Seed",
+]
 
 LEASE_LOOK_INTERVAL_S = 1.0  # how often lapsed leases are looked for
 PARALLEL_ATTEMPTS = 32  # lapsed peers tried at a time: 1,000 silent ones take half a minute
@@ -55,13 +63,15 @@ STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
 _log = logging.getLogger("peer-to-peer")
 
 
-class Seed:
+class Seed(Startable):
     """One seed. Start it; `with` stops it again.
 
     `port` 0 takes a free one; `ip` is the host to listen on. `config` is the file that it lists
     itself in while it runs. `advertise` is the address that is listed ("host" or "host:port").
     `log` is the file events are appended to, None for none; `on_event` is called with each event.
-    `tunables` are those of settings.py. Raises BadAddress, when it starts, for hosts that are none.
+    `tls` is a folder of certificates. `tunables` are those of settings.py. Raises BadCertificate
+    for a folder that does not hold what it should; BadAddress, when it starts, for hosts that are
+    none.
     """
 
     def __init__(
@@ -73,6 +83,7 @@ class Seed:
         config: str = CONFIG_FILE,
         log: str | None = LOG_FILE,
         on_event: Callable[[Event], None] | None = None,
+        tls: str | None = None,
         tunables: Tunables | None = None,
     ) -> None:
         self._bind_to = (ip, port)
@@ -80,12 +91,13 @@ class Seed:
         self._config = config
         self._log_file = log
         self._on_event = on_event
+        self._trust = None if tls is None else Trust(tls)
         self._tunables = tunables or Tunables()
         self._lock = threading.Lock()  # guards what follows
         self._directory = Directory(self._tunables, random.Random())
         self._holders: dict[Connection, Address] = {}  # who is registered over which connection
         self._attempts = Budgets(self._tunables.attempts, self._tunables.attempts_per_s)
-        self._refusals = Refusals("half_open", "registrations", "attempts")
+        self._refusals = Refusals("half_open", "registrations", "attempts", CERTIFICATE)
         self._is_started = False
         self._stopping = threading.Event()
 
@@ -97,7 +109,7 @@ class Seed:
             assert not self._is_started, "a seed starts once"
             self._listener = Listener(*self._bind_to)
             try:
-                self._me = advertised(self._listener.address, self._advertise)
+                self._me = advertised(self._listener.address, self._advertise, self._trust)
                 self._journal = Journal(self._me, self._log_file, self._on_event)
                 self.config_entry()
             except BaseException:
@@ -146,18 +158,6 @@ class Seed:
         self._journal.record("stopped", reason=reason)
         self._journal.close()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
     @property
     def address(self) -> str:
         """The address that peers are told, `host:port`. Raises NotRunning before the start."""
@@ -182,6 +182,8 @@ class Seed:
         registered: Register | None = None
         limits = self._tunables
         try:
+            first = connection.receive_first(self._trust, limits.handshake_timeout_s)
+            registered = self._answer(connection, first, None)
             while registered is None:
                 message = connection.receive_one(limits.handshake_timeout_s)
                 connection.socket.settimeout(limits.handshake_timeout_s)  # to read the answer
@@ -190,6 +192,8 @@ class Seed:
             for items in connection.frames():
                 for item in items:
                     registered = self._answer(connection, item, registered)
+        except NotTrusted as error:
+            self._refuse(CERTIFICATE, connection.source, reason_of(error))
         except (OSError, WireError) as error:
             _log.debug("%s: a connection ended: %s", self._me, error)
         finally:
@@ -200,8 +204,10 @@ class Seed:
             self._remove_if_dead(registered.address, "its connection was lost")
 
     def _expire(self) -> None:
-        """Try the peers whose lease has lapsed, until the seed stops."""
+        """Try the peers whose lease has lapsed, and look after certificates, until the end."""
         while not self._stopping.wait(LEASE_LOOK_INTERVAL_S):
+            if self._trust is not None and (news := self._trust.look()):
+                self._journal.record("certificates", reason=news)
             with self._lock:
                 lapsed = self._directory.lapsed(time.monotonic())
             for start in range(0, len(lapsed), PARALLEL_ATTEMPTS):
@@ -220,12 +226,14 @@ class Seed:
         """Answer one message. Returns who is registered over this connection now."""
         match item:
             case Register(address, _) if registered is None or registered.address == address:
+                connection.require(address)
                 is_listed = self._register(connection, item)
                 connection.send([self._list(but=address)])
                 return item if is_listed else registered
             case ListPeers():
                 connection.send([self._list()])
             case DeadReport(accused, reporter):
+                connection.require(reporter)
                 is_removed = self._judge(accused, reporter, connection.source)
                 connection.send([Verdict(accused, is_removed)])
             case Probe(number):
@@ -247,8 +255,8 @@ class Seed:
         if not has_room:
             self._refuse("registrations", source, f"{peer}: there are too many from there")
             return False
-        if not is_known and not self._gives_echo(peer, source):
-            self._refuse("registrations", source, f"{peer} gives no echo")
+        if not is_known and (fault := self._fault_of(peer, source)):
+            self._refuse("registrations", source, f"{peer}: {fault}")
             return False
         with self._lock:
             is_new = self._directory.register(peer, register.boot_ms, time.monotonic(), source)
@@ -267,15 +275,15 @@ class Seed:
         held = sum(holder.source == connection.source for holder in self._holders)
         return connection in self._holders or held < self._tunables.leases_per_source
 
-    def _gives_echo(self, peer: Address, source: str) -> bool:
-        """Whether the peer lives; silence is given a second chance, for a machine may be busy."""
+    def _fault_of(self, peer: Address, source: str) -> str:
+        """Why the peer cannot be listed; silence has a second chance, for a machine may be busy."""
         for _ in range(2):
             if not self._may_try(source):
-                return False
-            outcome = try_address(peer, self._tunables.probe_timeout_s)
+                return "it asks us to dial too much"
+            outcome = try_address(peer, self._tunables.probe_timeout_s, self._trust)
             if outcome is not Tried.SILENT:
                 break
-        return outcome is Tried.ECHOED
+        return _FOUND.get(outcome, "")
 
     def _may_try(self, source: str) -> bool:
         """Whether that source may have us dial once more."""
@@ -306,13 +314,12 @@ class Seed:
             boot_ms = self._directory.boot_of(peer)
         if boot_ms is None:
             return True
-        outcome = try_address(peer, self._tunables.probe_timeout_s)
+        outcome = try_address(peer, self._tunables.probe_timeout_s, self._trust)
         if outcome is Tried.ECHOED:
             with self._lock:
                 self._directory.extend(peer, boot_ms, time.monotonic())
             return False
-        how = "it refused a connection" if outcome is Tried.REFUSED else "it gave no echo"
-        self._remove(peer, boot_ms, f"{why}, and {how}")
+        self._remove(peer, boot_ms, f"{why}, and {_FOUND[outcome]}")
         return True
 
     def _remove(self, peer: Address, boot_ms: int, reason: str) -> None:
@@ -335,6 +342,13 @@ class Seed:
             news = self._refusals.collect()
         for details in news:
             self._journal.record("refused", **details)
+
+
+_FOUND = {
+    Tried.REFUSED: "it refused a connection",
+    Tried.SILENT: "it gave no echo",
+    Tried.UNTRUSTED: "there is no trust between us",
+}
 
 
 if __name__ == "__main__":

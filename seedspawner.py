@@ -40,7 +40,7 @@ from command_line import (
 )
 from journal import Event
 from link import Listener
-from messages import AddressInUse, BadAddress
+from messages import AddressInUse, BadAddress, BadCertificate
 from screen import Screen
 from seed import Seed
 
@@ -110,7 +110,7 @@ class Network:
         except OSError as error:
             complain(f"{error.filename}: {error.strerror}")
             raise SystemExit(BAD_INPUT) from error
-        except BadAddress as error:
+        except (BadAddress, BadCertificate) as error:
             complain(str(error))
             raise SystemExit(BAD_INPUT) from error
         for _ in range(self._arguments.peers):
@@ -152,6 +152,7 @@ class Network:
                 config=arguments.config,
                 log=arguments.log,
                 on_event=self._screen.show,
+                tls=arguments.tls,
             )
             try:
                 seed.start()
@@ -173,6 +174,7 @@ class Network:
             command += ["--host", arguments.host]
             command += ["--config", arguments.config, "--log", arguments.log]
             command += ["--verbose"] if arguments.verbose else []
+            command += ["--tls", arguments.tls] if arguments.tls else []
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             reader = threading.Thread(target=self._read_peer, args=(process, port))
             self._peers.append(process)

@@ -15,6 +15,7 @@ from typing import Any
 from link import ask
 from messages import Address, Inspect, Inspected, WireError
 from registration import listed_by
+from trust import Trust
 
 LOOK_INTERVAL_S = 1.0  # between two looks at everybody
 ASKERS = 16  # questions under way at a time: a peer that hangs holds one up for a second
@@ -42,8 +43,11 @@ class Sight:
 class Survey:
     """The network as it was seen last. `see` may be called from any thread."""
 
-    def __init__(self, me: Address, list_seeds: Callable[[], Iterable[Address]]) -> None:
+    def __init__(
+        self, me: Address, list_seeds: Callable[[], Iterable[Address]], trust: Trust | None
+    ) -> None:
         self._me = me
+        self._trust = trust
         self._list_seeds = list_seeds
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # guards what follows
@@ -94,7 +98,9 @@ class Survey:
     def _look(self, askers: ThreadPoolExecutor) -> None:
         """Ask the seeds, then every peer known, then those that were named meanwhile."""
         seeds = list(self._list_seeds())
-        listed = list(askers.map(lambda seed: listed_by(seed, ANSWER_TIMEOUT_S), seeds))
+        listed = list(
+            askers.map(lambda seed: listed_by(seed, ANSWER_TIMEOUT_S, self._trust), seeds)
+        )
         answers = [peers is not None for peers in listed]
         with self._lock:
             self._seeds = dict(zip(seeds, answers, strict=True))
@@ -114,7 +120,7 @@ class Survey:
             return
         is_refused, told = False, None
         try:
-            answer = ask(peer, Inspect(), ANSWER_TIMEOUT_S)
+            answer = ask(peer, Inspect(), ANSWER_TIMEOUT_S, self._trust)
             if isinstance(answer, Inspected) and answer.address == peer:
                 told = answer
         except ConnectionRefusedError:

@@ -7,10 +7,27 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from link import Connection, Listener
 from settings import Tunables
+
+
+class Startable:
+    """What is started once and stopped once; `with` does both."""
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def stop(self, reason: str = "asked to") -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 class Threads:

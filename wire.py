@@ -42,6 +42,7 @@ from messages import (
     Refused,
     Register,
     StreamKey,
+    Untrusted,
     Verdict,
     Want,
     Welcome,
@@ -77,6 +78,7 @@ type_of_kind: dict[int, type] = {
     22: Mode,
     23: Inspect,
     24: Inspected,
+    25: Untrusted,
 }
 BROADCAST = 32  # the kind of a frame that carries a message of the application; see `Run`
 

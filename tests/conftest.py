@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from authorities import Authority
 from embedding import Embedded
 from helpers import free_port
 from programs import Programs
@@ -14,6 +15,18 @@ from visits import served
 # The same examples on every run: a failure is the same for whoever runs it again.
 settings.register_profile("same-every-time", derandomize=True, deadline=None)
 settings.load_profile("same-every-time")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that all tests of this process share."""
+    return Authority(tmp_path_factory.mktemp("authority") / "trust")
+
+
+@pytest.fixture(scope="session")
+def certificate(authority: Authority) -> Path:
+    """A certificate for this machine: a folder for `--tls`, not to be changed."""
+    return authority.issue("localhost")
 
 
 @pytest.fixture

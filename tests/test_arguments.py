@@ -15,6 +15,7 @@ COMMON = [
     "--config",
     "--log",
     "--json",
+    "--tls",
     "--verbose",
     "--help",
     "--version",

@@ -17,10 +17,12 @@ LAYERS = """
     peer  seed  scenario
     promises  measure  survey  feed  metrics
     world
-    driver  registration  delivery  threads  simulated_peer  screen
+    delivery
+    driver  registration  threads  simulated_peer  screen  authority
     link  node  simulated_seed  command_line
     actions  overlay  tree  gossip  liveness  directory
-    streams  insiders
+    streams  insiders  trust
+    tls
     wire  virtual_time  limits
     settings  journal
     messages

@@ -10,6 +10,7 @@ from helpers import free_port, let_pass, wait_until
 from link import ask
 from messages import Address, Message
 from programs import Programs
+from trust import Trust
 from visits import served, visit
 
 
@@ -112,9 +113,11 @@ def test_nobody_is_asked_while_nobody_looks(
 ) -> None:
     questions: list[Address] = []
 
-    def ask_and_count(peer: Address, message: Message, timeout_s: float) -> Message:
+    def ask_and_count(
+        peer: Address, message: Message, timeout_s: float, trust: Trust | None
+    ) -> Message:
         questions.append(peer)
-        return ask(peer, message, timeout_s)
+        return ask(peer, message, timeout_s, trust)
 
     monkeypatch.setattr(survey, "ask", ask_and_count)
     monkeypatch.setattr(survey, "INTEREST_S", 0.5)
