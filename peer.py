@@ -469,6 +469,7 @@ class Peer(Startable):
 
 
 if __name__ == "__main__":
+    sys.modules["peer"] = sys.modules["__main__"]  # the console imports it: no second copy
     import console
 
     sys.exit(console.run_peer())

@@ -352,6 +352,7 @@ _FOUND = {
 
 
 if __name__ == "__main__":
+    sys.modules["seed"] = sys.modules["__main__"]  # the console imports it: no second copy
     import console
 
     sys.exit(console.run_seed())

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,15 +169,15 @@ def _change(path: str | Path, change: Callable[[list[str]], list[str]]) -> None:
         after = change(before)
         if after == before:
             return
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        new = path.with_name(f".{path.name}.new")  # nobody else has it: the lock is held
         try:
-            with open(handle, "wb") as file:
+            with open(new, "wb") as file:
                 text = "".join(line + "\n" for line in after)
                 file.write(text.encode("utf-8", "surrogateescape"))
                 os.fchmod(file.fileno(), path.stat().st_mode & 0o777 if path.exists() else 0o644)
-            os.replace(temporary, path)
+            os.replace(new, path)
         except BaseException:
-            os.unlink(temporary)
+            new.unlink(missing_ok=True)
             raise
 
 
