@@ -261,10 +261,12 @@ def new_run(stream: StreamKey, number: int, payload: bytes) -> Run:
 class FrameBuffer:
     """Bytes in as they arrive, messages and runs out. One per connection; not thread-safe."""
 
-    RECEIVE_BYTES = 256 * 1024  # one recv takes this much: many small frames, or one large in a few
+    LEAST_BYTES = 8 << 10  # enough for a link at rest, of which a peer may have a dozen
+    RECEIVE_BYTES = 256 << 10  # one recv takes this much: many small frames, or one large in a few
 
     def __init__(self) -> None:
-        self._data = bytearray(self.RECEIVE_BYTES)
+        self._size = self.LEAST_BYTES  # grows while each recv fills all of it
+        self._data = bytearray(self._size)
         self._start = 0  # of the first frame not yet given out
         self._end = 0  # of what has arrived
 
@@ -272,13 +274,15 @@ class FrameBuffer:
         """Where the next bytes go; never empty. Tell `received` how many came."""
         if self._start == self._end:
             self._start = self._end = 0
-        elif len(self._data) - self._end < self.RECEIVE_BYTES // 4:
+        if len(self._data) < self._size or len(self._data) - self._end < self._size // 4:
             self._make_room()
         return memoryview(self._data)[self._end :]
 
     def received(self, count: int) -> list[Message | Run]:
         """`count` bytes more have arrived: every frame that is complete now. Raises WireError."""
         self._end += count
+        if self._end == len(self._data):
+            self._size = min(4 * self._size, self.RECEIVE_BYTES)
         items: list[Message | Run] = []
         data, at, end = self._data, self._start, self._end
         while end - at >= _HEAD.size:
@@ -301,7 +305,7 @@ class FrameBuffer:
         """Move the unfinished frame to the front, and see that all of it fits behind that."""
         rest = memoryview(self._data)[self._start : self._end]
         needed = 4 + min(int.from_bytes(rest[:4], "big"), MAX_FRAME_BYTES)
-        size = max(self.RECEIVE_BYTES, needed + self.RECEIVE_BYTES // 4)
+        size = max(self._size, needed + self._size // 4)
         if size != len(self._data):
             self._data = bytearray(size)
         memoryview(self._data)[: len(rest)] = rest

@@ -306,6 +306,16 @@ def test_space_is_taken_for_a_large_frame_only_as_its_bytes_arrive() -> None:
     assert len(buffer.space()) <= FrameBuffer.RECEIVE_BYTES
 
 
+def test_a_link_at_rest_needs_little_space_and_a_busy_one_gets_more() -> None:
+    buffer = FrameBuffer()
+    at_rest = len(buffer.space())
+    for _ in range(10):
+        feed(buffer, encode(Probe(1)))
+    assert len(buffer.space()) <= at_rest <= FrameBuffer.RECEIVE_BYTES // 16
+    feed(buffer, encode(Probe(1)) * (1 << 16))
+    assert len(buffer.space()) >= FrameBuffer.RECEIVE_BYTES // 2
+
+
 def test_a_peer_never_sends_a_frame_that_others_would_refuse() -> None:
     with pytest.raises(AssertionError, match="Direct"):
         encode(Direct(Address("host", 1), bytes(MAX_FRAME_BYTES)))
