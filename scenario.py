@@ -1,17 +1,25 @@
-"""An experiment: build a network, let peers speak while others fail, measure who hears it when."""
+"""Experiments: build a network, let peers speak while others fail, measure who hears it when.
+
+The figures are those of the literature: *reliability*, the share of the live peers that a message
+reaches; *relative message redundancy*, the copies beyond the one that each delivery needs; *last
+delivery hop* (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007, section 4.1).
+The hops are counted here; on the wire there are none.
+"""
 
 import random
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from statistics import median
 
-from insiders import withholding
-from measure import Figures, Measure, Said, figures
-from messages import Address
-from promises import Watch
+from inhabitants import Item, Onlooker, SimulatedPeer, withholding
+from messages import Address, Have, Mode, StreamKey, Want
 from settings import Tunables
-from simulated_peer import SimulatedPeer
-from world import World, components
+from streams import Gap
+from wire import Run
+from world import Watch, World, components
 
+CAUSED = (Have, Want, Mode)  # frames that a message brings about; others come with time
 START_SPREAD_S = 2.0  # the peers begin to dial within this time
 BUILT_WITHIN_S = 60.0
 ROUND_LIMIT_S = 60.0  # what has not arrived by then counts as lost
@@ -51,6 +59,102 @@ class Setting:
         """How many peers certainly live on and pass on payload."""
         lost = self.count(self.fail) + self.count(self.silent) + self.count(self.withhold)
         return max(0, self.peers - lost)
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Said:
+    """One message, and how far it has come."""
+
+    at_s: float
+    hops: "array[int]"  # by the peer's number: on its way to it; 0 at the origin, or not there yet
+    deliveries: int = 0
+    copies: int = 0  # arrivals at some peer, duplicates too
+    last_s: float = 0.0  # when the latest delivery was
+    last_hops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What came of some messages."""
+
+    reached: float  # the lowest share of the live peers, over the messages
+    last_delivery_s: float  # the longest time to it, over the messages
+    rmr: float  # copies beyond the one needed, per delivery
+    ldh: int  # hops of the last delivery, the most over the messages
+
+
+class Measure(Onlooker):
+    """Follows every message that is said by `speak`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        world.onlookers.append(self)
+        self.said: dict[tuple[StreamKey, int], Said] = {}
+        self.duplicates = 0  # given to some application again
+        self.disorder = 0  # given to some application too early
+        self._control = 0
+
+    def speak(self, peers: Iterable[SimulatedPeer]) -> list[Said]:
+        """These peers say something in the same instant."""
+        if not self.said:
+            self._control = 0  # what came before was brought about by no message
+        return [self._speak(peer) for peer in peers]
+
+    @property
+    def control_per_delivery(self) -> float:
+        """Announcements, questions and changes of the tree since the first message, for each."""
+        deliveries = sum(each.deliveries for each in self.said.values())
+        return round(self._control / deliveries, 6) if deliveries else 0.0
+
+    def _speak(self, peer: SimulatedPeer) -> Said:
+        said = Said(self._world.now_s, array("H", bytes(2 * len(self._world.peers))))
+        self.said[peer.node.me.key, peer.node.gossip.own.upto + 1] = said
+        peer.say()
+        return said
+
+    def arrived(self, items: list[Item]) -> None:
+        for item in items:
+            if isinstance(item, Run):
+                for said in self._followed(item):
+                    said.copies += 1
+            elif isinstance(item, CAUSED):
+                self._control += 1
+
+    def heard(self, peer: SimulatedPeer, item: Run | Gap, upto: int) -> None:
+        self.duplicates += max(0, min(upto, item.last) + 1 - item.first)
+        self.disorder += item.first > upto + 1
+        if isinstance(item, Gap):
+            return
+        assert peer.source is not None, "what is heard has come from somebody"
+        for said in self._followed(item):
+            said.deliveries += 1
+            said.last_s = self._world.now_s
+            said.last_hops = said.hops[peer.source.number] + 1
+            said.hops[peer.number] = said.last_hops
+
+    def _followed(self, run: Run) -> Iterator[Said]:
+        for number in range(run.first, run.last + 1):
+            if said := self.said.get((run.stream, number)):
+                yield said
+
+
+def figures(said: Collection[Said], peers: int, since_s: float) -> Figures:
+    """The figures of these messages among so many live peers. Times count from `since_s` on."""
+    deliveries = sum(each.deliveries for each in said)
+    copies = sum(each.copies for each in said)
+    delays_s = [each.last_s - max(each.at_s, since_s) for each in said]
+    return Figures(
+        reached=round((min(each.deliveries for each in said) + 1) / peers, 6),
+        last_delivery_s=round(max(0.0, *delays_s), 6),
+        rmr=round(copies / deliveries - 1, 6) if deliveries else 0.0,
+        ldh=max(each.last_hops for each in said),
+    )
+
+
+# ---- one experiment ------------------------------------------------------------------------------
 
 
 class Experiment:
@@ -223,3 +327,107 @@ def run_for(world: World, duration_s: float, progress: Progress) -> None:
     while world.now_s < end_s:
         world.run_until(min(end_s, world.now_s + STEP_S))
         progress(f"{world.now_s:.1f} s simulated, {world.happened:,} events")
+
+
+# ---- the Gossip Glomers --------------------------------------------------------------------------
+
+# Their broadcast workload (fly.io/dist-sys, 3d and 3e): 25 nodes, 100 ms on every link, 100
+# operations a second for 20 s, each a broadcast or a read at a random node. A read is answered by
+# that node alone. What counts is how many messages the nodes exchange per operation, signs of life
+# and all, and how long a broadcast takes to be everywhere. As there, a message may carry several
+# things: what is put on a link in one go counts as one.
+
+OPERATIONS = 2000
+OPERATIONS_PER_S = 100
+READS = 0.5  # share of the operations
+GLOMERS = Setting(peers=25, latency_s=(0.1, 0.1), heal_after_s=10.0)
+GLOMERS_OPTIONS = {
+    "peers",
+    "partition",
+    "heal_after_s",
+    "latency_s",
+    "seed",
+}  # the fields that count
+CUT_AFTER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class GlomersMode:
+    """A way to trade messages for time."""
+
+    name: str
+    tunables: Tunables
+    flush_interval_s: float  # on each link, sendings are at least so far apart
+
+
+GLOMERS_MODES = (
+    GlomersMode(
+        "quick",  # so many links that hardly any node is two hops from the root
+        Tunables(
+            out_links=8,
+            max_links=24,
+            announce_interval_s=0.75,
+            least_want_delay_s=1.5,  # an announcement does not overtake the tree by more
+        ),
+        flush_interval_s=0.0,
+    ),
+    GlomersMode(
+        "frugal",
+        Tunables(out_links=5, max_links=24, announce_interval_s=1.0, least_want_delay_s=1.5),
+        flush_interval_s=0.15,
+    ),
+)
+
+
+class GlomersWorkload:
+    """The operations of one mode, and what came of them."""
+
+    def __init__(self, mode: GlomersMode, setting: Setting) -> None:
+        self._mode, self._setting = mode, setting
+        self.world = World(
+            setting.seed,
+            mode.tunables,
+            latency_s=setting.latency_s,
+            flush_interval_s=mode.flush_interval_s,
+        )
+        self._measure = Measure(self.world)
+        self._rng = random.Random(setting.seed)
+        self._said: list[Said] = []
+
+    def run(self, progress: Progress) -> Result:
+        """The figures. Raises NotBuilt, and BrokenPromise."""
+        world = self.world
+        Watch(world)
+        build(world, self._setting.peers, progress)
+        sent = -world.sendings
+        for number in range(OPERATIONS):
+            world.after(number / OPERATIONS_PER_S, self._operate)
+        if self._setting.partition:
+            world.after(CUT_AFTER_S, cut_in_two, world, self._setting.partition, self._rng)
+            world.after(CUT_AFTER_S + self._setting.heal_after_s, world.heal)
+        run_for(world, OPERATIONS / OPERATIONS_PER_S, progress)
+        sent += world.sendings
+        if world.side:
+            run_for(world, CUT_AFTER_S + self._setting.heal_after_s, progress)
+        hear_all(world, self._said, self._setting.peers, progress)
+        return self._result(sent)
+
+    def _operate(self) -> None:
+        """A read, which costs no message, or a broadcast."""
+        if self._rng.random() >= READS:
+            peer = self._rng.choice(list(self.world.peers.values()))
+            self._said += self._measure.speak([peer])
+
+    def _result(self, sent: int) -> Result:
+        delays_s = [said.last_s - said.at_s for said in self._said]
+        return {
+            "mode": self._mode.name,
+            "operations": OPERATIONS,
+            "broadcasts": len(self._said),
+            "messages_per_operation": round(sent / OPERATIONS, 3),
+            "median_latency_s": round(median(delays_s), 6),
+            "max_latency_s": round(max(delays_s), 6),
+            "lost": sum(said.deliveries < self._setting.peers - 1 for said in self._said),
+            "trace": self.world.trace,
+            "simulated_s": round(self.world.now_s, 6),
+        }

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
-import glomers
 from command_line import (
     BAD_INPUT,
     FAILURE,
@@ -32,10 +31,21 @@ from command_line import (
     seconds,
     times,
 )
-from promises import BrokenPromise
-from scenario import Experiment, NotBuilt, Progress, Result, Setting
+from scenario import (
+    GLOMERS,
+    GLOMERS_MODES,
+    GLOMERS_OPTIONS,
+    Experiment,
+    GlomersMode,
+    GlomersWorkload,
+    NotBuilt,
+    Progress,
+    Result,
+    Setting,
+)
 from screen import Screen
 from settings import VERSION
+from world import BrokenPromise
 
 PROGRESS_INTERVAL_S = 0.2
 MOST_PEERS = 1_000_000
@@ -168,10 +178,10 @@ def asked_for(arguments: list[str]) -> tuple[list[Job], bool]:
     if "heal_after_s" in given and not given.get("partition"):
         made.error("--heal-after goes with --partition")
     if workload == "glomers":
-        if unfit := given.keys() - glomers.OPTIONS:
+        if unfit := given.keys() - GLOMERS_OPTIONS:
             made.error(f"--workload glomers does not go with {', '.join(sorted(unfit))}")
-        first = dataclasses.replace(glomers.DEFAULTS, **given)
-        plays: list[Play] = [partial(play_glomers, mode) for mode in glomers.MODES]
+        first = dataclasses.replace(GLOMERS, **given)
+        plays: list[Play] = [partial(play_glomers, mode) for mode in GLOMERS_MODES]
     else:
         first = Setting(**given)
         plays = [play_rounds]
@@ -204,9 +214,9 @@ def play_rounds(setting: Setting, progress: Progress) -> Report:
     return Report([*lines, summary.format_map(result)], result)
 
 
-def play_glomers(mode: glomers.Mode, setting: Setting, progress: Progress) -> Report:
+def play_glomers(mode: GlomersMode, setting: Setting, progress: Progress) -> Report:
     """One mode of the Gossip Glomers' workload."""
-    workload = glomers.Workload(mode, setting)
+    workload = GlomersWorkload(mode, setting)
     result = timed(partial(workload.run, progress))
     line = (
         "{mode}: {messages_per_operation:.2f} messages per operation; everywhere after "

@@ -5,25 +5,62 @@ of every peer. The same number gives the same run, event for event. Connections 
 order; they break, they are cut so that nothing comes through (not even the news that they ended);
 peers crash, vanish, restart, and are stopped for a while as by SIGSTOP.
 
-What must hold in a world is said in `promises.py`, what is measured in `scenario.py`; both look on
-through `World.onlookers`.
+A `Watch` checks what must hold whatever happens.
 """
 
+import heapq
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import count
 
 from actions import Action, Close, Dial
-from insiders import Item
+from inhabitants import END, End, Item, Onlooker, SimulatedPeer, SimulatedSeed
 from liveness import Tried
 from messages import Address, Bye, StreamName, Welcome, WireError
+from node import MAX_ATTEMPTS
 from overlay import Dialled
 from settings import Tunables
-from simulated_peer import END, End, Onlooker, SimulatedPeer
-from simulated_seed import SimulatedSeed
-from virtual_time import VirtualTime
+from tree import REMEMBERED_STALE_ROOTS
 
 RETRY_INTERVAL_S = 1.0  # a peer that lacks a seed looks for another this often
 SLOW_FACTOR = 20  # how much longer a slow link takes
+MOST_WATCHED_CLOSELY = 50  # peers
+CHECK_INTERVAL_S = 5.0  # how often all are looked at
+
+
+class VirtualTime:
+    """A clock that jumps from event to event: what is due happens, in order, and takes no time.
+
+    The order is that of the due times, and of the requests where those are equal. So a run is
+    decided by what is asked for; the trace, a hash of when everything happened, tells two runs
+    apart.
+    """
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.happened = 0  # how many events so far
+        self._trace = 0
+        self._queue: list[tuple[float, int, Callable[..., object], tuple[object, ...]]] = []
+        self._numbers = count()
+
+    def after(self, delay_s: float, happen: Callable[..., object], *args: object) -> None:
+        """Let `happen(*args)` be called later."""
+        heapq.heappush(self._queue, (self.now_s + delay_s, next(self._numbers), happen, args))
+
+    def run_until(self, end_s: float) -> None:
+        """Let everything happen that is due until then."""
+        queue, pop = self._queue, heapq.heappop
+        while queue and queue[0][0] <= end_s:
+            self.now_s, number, happen, args = pop(queue)
+            self._trace = hash((self._trace, number, self.now_s))
+            self.happened += 1
+            happen(*args)
+        self.now_s = end_s
+
+    @property
+    def trace(self) -> str:
+        """A hash of the run so far; the same in every process, for hashes of numbers are."""
+        return f"{self._trace & (1 << 64) - 1:016x}"
 
 
 class World(VirtualTime):
@@ -56,14 +93,9 @@ class World(VirtualTime):
 
     def _new_seed(self, number: int) -> SimulatedSeed:
         address = Address(f"seed-{number}", 5000)
-        rng = random.Random(self.seed + number)
-        seed = SimulatedSeed(address, self.tunables, self, rng, self.attempt, self._removed)
+        seed = SimulatedSeed(self, address, random.Random(self.seed + number))
         seed.start()
         return seed
-
-    def _removed(self, seed: SimulatedSeed, peer: Address, boot_ms: int) -> None:
-        for onlooker in self.onlookers:
-            onlooker.removed(seed, peer, boot_ms)
 
     def latency_s(self) -> float:
         """How long a frame takes on some way that was not used before."""
@@ -306,3 +338,84 @@ def components(peers: Iterable[SimulatedPeer]) -> list[set[Address]]:
                     part.add(neighbour)
         parts.append(part)
     return sorted(parts, key=len, reverse=True)
+
+
+# ---- promises ------------------------------------------------------------------------------------
+
+
+class BrokenPromise(AssertionError):
+    """The network did what it must never do."""
+
+
+class Watch(Onlooker):
+    """Looks at a peer after every event at it; at all now and then, if they are many.
+
+    Raises BrokenPromise.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        world.onlookers.append(self)
+        world.after(CHECK_INTERVAL_S, self._look_again)
+
+    def decided(self, peer: SimulatedPeer) -> None:
+        if len(self._world.peers) <= MOST_WATCHED_CLOSELY:
+            check(peer, self._world.tunables)
+
+    def look_at_all(self) -> None:
+        """Look at every live peer now."""
+        for peer in self._world.live_peers():
+            check(peer, self._world.tunables)
+
+    def _look_again(self) -> None:
+        self.look_at_all()
+        self._world.after(CHECK_INTERVAL_S, self._look_again)
+
+
+def check(peer: SimulatedPeer, limits: Tunables) -> None:
+    """What must hold for a peer after every event. Raises BrokenPromise."""
+    node = peer.node
+    neighbours = node.overlay.neighbours
+    demand(peer.address not in neighbours, "no link to oneself")
+    demand(neighbours.keys() == peer.links.keys(), "the node and the world agree on links")
+    _check_tree(peer)
+    _check_bounds(peer, limits)
+
+
+def _check_tree(peer: SimulatedPeer) -> None:
+    """Everybody hangs on the tree by a parent nearer to the root, and so there are no circles."""
+    tree = peer.node.tree
+    if tree.parent is None:
+        is_root = tree.root == peer.node.me.key
+        demand(is_root or tree.is_loud, "who has no parent is the root, or loud")
+        return
+    demand(tree.parent in peer.links, "the parent is a neighbour")
+    above = tree._heard[tree.parent]  # a later word of it may still be under way
+    is_same = above is not None and (above.root, above.epoch) == (tree.root, tree.epoch)
+    if above is not None and is_same and not tree.is_changing:
+        demand(above.hops < tree.hops, "the parent is nearer to the root")
+
+
+def _check_bounds(peer: SimulatedPeer, limits: Tunables) -> None:
+    node, gossip = peer.node, peer.node.gossip
+    demand(len(peer.links) <= limits.max_links, "at most max_links neighbours")
+    demand(len(node.overlay.book) <= limits.book_size, "the book within its bound")
+    demand(len(gossip.streams) <= limits.max_streams, "streams within their bound")
+    demand(gossip._questions.keys() <= gossip.streams.keys(), "a question for a stream at most")
+    demand(len(gossip._forgotten) <= limits.remembered_streams, "forgotten streams bounded")
+    demand(gossip.history_size <= limits.history_bytes, "the history within its bound")
+    demand(gossip.inbox_size == 0, "whatever was heard is handed on")
+    demand(len(node.tree._stale) <= REMEMBERED_STALE_ROOTS, "stale roots within their bound")
+    demand(len(node._askers) <= MAX_ATTEMPTS, "attempts for others within their bound")
+    for neighbour in peer.links:
+        waiting = len(node._outboxes[neighbour].messages)
+        demand(waiting <= limits.max_queued_messages, "outboxes within their bound")
+        ledger = gossip._ledgers[neighbour]
+        most = limits.max_streams + limits.remembered_streams
+        demand(len(ledger.has) <= most, "accounts of a neighbour within their bound")
+        demand(ledger.owed.keys() <= gossip.streams.keys(), "only what we have is owed")
+
+
+def demand(holds: bool, promise: str) -> None:
+    if not holds:
+        raise BrokenPromise(f"promised: {promise}")

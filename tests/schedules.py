@@ -18,13 +18,11 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from insiders import Lying, withholding
-from measure import Measure, figures
+from inhabitants import Lying, SimulatedPeer, withholding
 from messages import Address
 from promises import Promises, differences
-from scenario import hear_all
+from scenario import Measure, figures, hear_all
 from settings import Tunables
-from simulated_peer import SimulatedPeer
 from world import World
 
 FAULTS_S = 20.0

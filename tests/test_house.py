@@ -13,17 +13,17 @@ from helpers import ROOT
 # A module may import from the lines below its own, and from nowhere else in the project.
 LAYERS = """
     seedspawner  console  simulate  dashboard
-    glomers  gateway
+    gateway
     peer  seed  scenario
-    promises  measure  survey  feed  metrics
+    survey  feed  metrics
     world
     delivery
-    driver  registration  threads  simulated_peer  screen  authority
-    link  node  simulated_seed  command_line
+    driver  registration  threads  inhabitants  screen  authority
+    link  node  command_line
     actions  overlay  tree  gossip  liveness  directory
-    streams  insiders  trust
+    streams  trust
     tls
-    wire  virtual_time  limits
+    wire  limits
     settings  journal
     messages
 """

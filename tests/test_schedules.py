@@ -9,9 +9,9 @@ import pytest
 from gossip import Gossip
 from helpers import ROOT
 from messages import Address
-from promises import BrokenPromise
 from schedules import Schedule
 from wire import Run
+from world import BrokenPromise
 
 SCHEDULES = 2000
 PER_TEST = 50

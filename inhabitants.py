@@ -1,7 +1,8 @@
-"""One peer in virtual time: its node, what it has heard, and the ends of its connections.
+"""Who lives in virtual time: peers, seeds, and insiders that do not play by the rules.
 
-What `peer.py` and `driver.py` do with threads: carry out what the node decides, send what the
-neighbours are owed, hand on what was heard, and tick.
+A peer here does what `peer.py` and `driver.py` do with threads: it carries out what its node
+decides, sends what the neighbours are owed, hands on what was heard, and ticks. A seed keeps the
+directory of `seed.py`. An insider's node is an honest one; it lies on top of what everybody does.
 """
 
 import random
@@ -11,17 +12,22 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from actions import Action, Close, Dial, Report, Try
-from insiders import Item, Manner
+from directory import Directory
 from liveness import Tried
-from messages import Address, Bye, StreamKey, StreamName
+from messages import Address, Bye, Have, Holding, Message, Opinion, StreamKey, StreamName
 from node import IDLE_TICK_INTERVAL_S, Node
 from settings import Tunables
-from simulated_seed import SimulatedSeed
 from streams import Gap
 from wire import Run
 
+Item = Message | Run
+Manner = Callable[[list[Item], StreamKey], list[Item]]  # the own stream tells whose they are
+
 NEVER_S = float("inf")
 END = None  # in the place of frames: the connection is over
+LOOK_INTERVAL_S = 1.0  # how often lapsed leases are looked for
+FALSE_HAVE_SHARE = 0.2  # of a liar's sendings
+MOST_FALSE_MESSAGES = 50  # that a liar claims to have beyond what there is
 
 
 @dataclass(eq=False, slots=True)
@@ -51,7 +57,7 @@ class Onlooker:
     def heard(self, peer: "SimulatedPeer", item: Run | Gap, upto: int) -> None:
         """The application of this peer, which had all up to `upto`, is given the item."""
 
-    def removed(self, seed: SimulatedSeed, peer: Address, boot_ms: int) -> None:
+    def removed(self, seed: "SimulatedSeed", peer: Address, boot_ms: int) -> None:
         """A seed has taken that life of a peer off its list."""
 
 
@@ -71,6 +77,9 @@ class Surroundings(Protocol):
     def transmit(self, end: End, items: list[Item] | None) -> None: ...
     def attempt(self, asker: Address, accused: Address) -> tuple[float, Tried]: ...
     def report(self, reporter: "SimulatedPeer", dead: Address) -> None: ...
+
+
+# ---- peers ---------------------------------------------------------------------------------------
 
 
 class SimulatedPeer:
@@ -259,3 +268,91 @@ def rechunked(items: list[Item], rng: random.Random) -> list[Item]:
 def payload_of(stream: StreamKey, number: int) -> bytes:
     """What the message must read, so that a mix-up shows."""
     return b"%d of " % number + stream
+
+
+# ---- seeds ---------------------------------------------------------------------------------------
+
+
+class SimulatedSeed:
+    """One seed: the directory of `seed.py`, and its attempts to reach who is accused.
+
+    It forgets everything when it goes down.
+    """
+
+    def __init__(self, world: Surroundings, address: Address, rng: random.Random) -> None:
+        self.address = address
+        self._world = world
+        self._rng = rng
+        self.up_since_s: float | None = None
+        self.directory = Directory(world.tunables, rng)
+
+    @property
+    def is_up(self) -> bool:
+        return self.up_since_s is not None
+
+    def start(self) -> None:
+        """Begin, with an empty list."""
+        self.up_since_s = self._world.now_s
+        self.directory = Directory(self._world.tunables, self._rng)
+        self._world.after(LOOK_INTERVAL_S, self._look, self.directory)
+
+    def stop(self) -> None:
+        """Whatever it knew is lost."""
+        self.up_since_s = None
+
+    def register(self, peer: Address, boot_ms: int) -> list[Address]:
+        """A peer renews its lease, and is given the list."""
+        self.directory.register(peer, boot_ms, self._world.now_s)
+        return self.directory.listed(but=peer)
+
+    def accuse(self, peer: Address) -> None:
+        """A report, a lost connection or a lapsed lease: try the peer before believing it."""
+        boot_ms = self.directory.boot_of(peer)
+        if self.is_up and boot_ms is not None:
+            delay_s, outcome = self._world.attempt(self.address, peer)
+            self._world.after(delay_s, self._judge, self.directory, peer, boot_ms, outcome)
+
+    def _judge(self, asked: Directory, peer: Address, boot_ms: int, outcome: Tried) -> None:
+        if asked is not self.directory or not self.is_up:
+            return  # the seed was restarted in the meantime
+        if outcome is Tried.ECHOED:
+            asked.extend(peer, boot_ms, self._world.now_s)
+        elif asked.remove(peer, boot_ms):
+            for onlooker in self._world.onlookers:
+                onlooker.removed(self, peer, boot_ms)
+
+    def _look(self, directory: Directory) -> None:
+        if directory is self.directory and self.is_up:
+            for peer in directory.lapsed(self._world.now_s):
+                self.accuse(peer)
+            self._world.after(LOOK_INTERVAL_S, self._look, directory)
+
+
+# ---- insiders ------------------------------------------------------------------------------------
+
+
+def withholding(items: list[Item], own: StreamKey) -> list[Item]:
+    """Passes on no payload of others, and answers no question for it; says its own."""
+    return [item for item in items if not isinstance(item, Run) or item.stream == own]
+
+
+class Lying:
+    """Says the opposite of its opinions, and claims to have what it has not, or nobody said."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def __call__(self, items: list[Item], _: StreamKey) -> list[Item]:
+        return [self._told(item) for item in items]
+
+    def _told(self, item: Item) -> Item:
+        match item:
+            case Opinion(accused, is_alive):
+                return Opinion(accused, not is_alive)
+            case Have(holdings, is_news) if self._rng.random() < FALSE_HAVE_SHARE:
+                return Have(tuple(self._exaggerated(h) for h in holdings), is_news)
+        return item
+
+    def _exaggerated(self, holding: Holding) -> Holding:
+        upto = holding.upto + self._rng.randint(0, MOST_FALSE_MESSAGES)
+        return Holding(holding.stream, self._rng.choice([1, holding.first]), upto)
