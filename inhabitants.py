@@ -183,7 +183,8 @@ class SimulatedPeer:
         if self.links.get(neighbour) is not end:
             return
         end.may_send_s = self.world.now_s + self.world.flush_interval_s
-        while items := self.node.take(neighbour):
+        while self.node.has_something_for(neighbour):
+            items = self.node.take(neighbour)
             if self.manner is not None:
                 items = self.manner(items, self.node.me.key)
             if len(items) > 1:

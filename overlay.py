@@ -117,8 +117,8 @@ class Overlay:
 
     def sample(self, asker: Address | None) -> tuple[Address, ...]:
         """A few random contacts to hand out, neighbours among them; never the asker itself."""
-        known = [a for a in self.book.keys() | self.neighbours.keys() if a != asker]
-        known.sort()  # a set's order is not the same in every process; the simulator's must be
+        others = (a for a in self.neighbours if a not in self.book)
+        known = [address for address in (*self.book, *others) if address != asker]
         return tuple(self._rng.sample(known, min(len(known), self._tunables.contacts_per_exchange)))
 
     # ---- links ----

@@ -163,6 +163,7 @@ class Experiment:
     def __init__(self, setting: Setting, progress: Progress) -> None:
         self.setting = setting
         self.world = new_world(setting.seed, setting.latency_s)
+        self._watch = Watch(self.world)
         self.measure = Measure(self.world)
         self.rounds: list[list[Said]] = []
         self.survivors: list[SimulatedPeer] = []
@@ -171,14 +172,15 @@ class Experiment:
 
     def run(self) -> Result:
         """Build the network, play all rounds, give the figures. Raises NotBuilt, BrokenPromise."""
-        watch = Watch(self.world)
-        build(self.world, self.setting.peers, self._progress)
-        self._play()
-        watch.look_at_all()
-        return self._result()
+        self.build()
+        return self.play()
 
-    def _play(self) -> None:
-        """Each round begins when the one before is over; but a cut has them all in it."""
+    def build(self) -> None:
+        """Build the network; only how many peers, their links and the seed matter so far."""
+        build(self.world, self.setting.peers, self._progress)
+
+    def play(self) -> Result:
+        """Play all rounds in it. Each begins when the one before is over; a cut has all in it."""
         setting = self.setting
         killed, vanished, senders = self._cast()
         self._lose_connections()
@@ -195,6 +197,8 @@ class Experiment:
         if setting.partition:
             self.world.heal()
             self._hear_all(self.rounds)
+        self._watch.look_at_all()
+        return self._result()
 
     def _cast(self) -> tuple[list[SimulatedPeer], list[SimulatedPeer], list[SimulatedPeer]]:
         """Who dies, who vanishes and who speaks; and some become insiders, the root first."""

@@ -152,7 +152,8 @@ class Tree:
     @property
     def is_changing(self) -> bool:
         """Whether `tick` has something to do soon."""
-        return self._offer is not None or any(s < FOREVER_S for s in self._chosen.values())
+        is_overlapping = not self.is_loud and len(self._chosen) > (self.parent is not None)
+        return is_overlapping or self._offer is not None
 
     def _is_better(self, beacon: Beacon) -> bool:
         """A beacon counts if its root has lived longer than ours, or is ours in a new epoch."""
