@@ -8,7 +8,7 @@ import random
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,8 @@ class Conductor:
                 raise Failed(f"worker {number} ended by itself")
             if line["did"] == "none":
                 return answers
+            if number not in awaited:
+                continue
             answers[number] = line
             awaited.discard(number)
         return answers
@@ -143,24 +145,29 @@ class Conductor:
             time.sleep(WARM_UP_INTERVAL_S)
         time.sleep(settle_s)
 
-    def measure(self, workload: Workload, limit_s: float) -> dict[str, Any]:
-        """Let them say the workload; the figures once all has come, or `limit_s` has passed."""
-        [figures] = self.measure_together([workload], limit_s)
+    def measure(
+        self, workload: Workload, limit_s: float, but: Container[int] = ()
+    ) -> dict[str, Any]:
+        """Let them say the workload; the figures once all has come, or `limit_s` has passed.
+
+        What comes to the workers `but` is neither waited for nor counted.
+        """
+        [figures] = self.measure_together([workload], limit_s, but)
         return figures
 
-    def measure_together(self, workloads: list[Workload], limit_s: float) -> list[dict[str, Any]]:
+    def measure_together(
+        self, workloads: list[Workload], limit_s: float, but: Container[int] = ()
+    ) -> list[dict[str, Any]]:
         """The same with several workloads of unlike sizes at once; the figures of each."""
         self.ask_all("prepare", workloads=[dataclasses.asdict(w) for w in workloads])
         at_s = time.monotonic() + LEAD_S
         self.ask_all("start", at_s=at_s)
-        expected = {n: sum(w.expected(n, self._peers) for w in workloads) for n in self.numbers}
-        self.hear("done", LEAD_S + limit_s, [n for n in self.numbers if expected[n]])
-        results = self.ask_all("results")
+        counted = [n for n in range(self._peers) if n not in but]
+        expected = {n: sum(w.expected(n, self._peers) for w in workloads) for n in counted}
+        self.hear("done", LEAD_S + limit_s, [n for n in counted if expected[n]])
+        answers = self.ask_all("results")
+        results = [answers[n] for n in counted]
         return [summary(results, index, at_s) for index in range(len(workloads))]
-
-    @property
-    def numbers(self) -> range:
-        return range(self._peers)
 
     def close(self) -> None:
         """Ask every worker to stop; end those that do not."""

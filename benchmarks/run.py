@@ -15,7 +15,7 @@ import environment
 from conductor import Failed, network
 from figures import table
 from machine import Row, reporting
-from workloads import WORKLOADS, Workload
+from workloads import GROUPS, WORKLOADS, Workload
 
 FROM_PACKAGES = ["p2pnetwork", "pyre", "nats"]
 SYSTEMS = ["ours", *FROM_PACKAGES, "naive", "limit"]
@@ -100,7 +100,7 @@ def medians(runs: list[Row]) -> list[Row]:
     rows: dict[tuple[Any, ...], list[Row]] = {}
     for run in runs:
         rows.setdefault((run["peers"], run["workload"], run["system"]), []).append(run)
-    return [_median(repeats) for _, repeats in sorted(rows.items(), key=lambda row: row[0][:2])]
+    return [_median(repeats) for repeats in rows.values()]
 
 
 def _median(repeats: list[Row]) -> Row:
@@ -123,9 +123,10 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--only", type=listed(SYSTEMS), default=SYSTEMS, metavar="NAMES", help="these systems")
     add("--peers", type=listed_counts, metavar="COUNTS", help="network sizes (8,16,32,64)")
-    add(
-        "--workloads", type=listed(WORKLOADS), default=[*WORKLOADS], metavar="NAMES", help="a,b,c,d"
-    )
+    workloads = listed(WORKLOADS, GROUPS)
+    standard = GROUPS["standard"]
+    help_text = "a,b,c,d; or of the groups standard,sizes,rates"
+    add("--workloads", type=workloads, default=standard, metavar="NAMES", help=help_text)
     add("--repeat", type=count, default=1, metavar="K", help="measure everything K times (1)")
     add("--limit", type=float, metavar="SECONDS", help="how long one measurement may take (60)")
     add("--short", action="store_true", help="8 peers, a tenth of the messages; under 3 minutes")
@@ -136,14 +137,20 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def listed(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """A list with commas, of known names."""
+def listed(
+    known: Iterable[str], groups: dict[str, list[str]] | None = None
+) -> Callable[[str], list[str]]:
+    """A list with commas, of known names; a group stands for all of its names."""
 
     def names(text: str) -> list[str]:
+        found = []
         for name in text.split(","):
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"{name!r}: expected any of {','.join(known)}")
-        return text.split(",")
+            group = (groups or {}).get(name, [name])
+            if not set(group) <= set(known):
+                choice = ",".join([*(groups or ()), *known])
+                raise argparse.ArgumentTypeError(f"{name!r}: expected any of {choice}")
+            found += group
+        return found
 
     return names
 

@@ -36,14 +36,27 @@ class Workload:
 
 
 # The four that every system is measured with.
-WORKLOADS = {
-    workload.name: workload
-    for workload in (
-        Workload("a", count=200, size=100, per_s=20, is_timed=True),
-        Workload("b", count=20_000, size=100),
-        Workload("c", count=1_000, size=64 << 10),
-        Workload("d", count=2_000, size=100, speakers="all"),
-    )
+STANDARD = [
+    Workload("a", count=200, size=100, per_s=20, is_timed=True),
+    Workload("b", count=20_000, size=100),
+    Workload("c", count=1_000, size=64 << 10),
+    Workload("d", count=2_000, size=100, speakers="all"),
+]
+# How cost grows with size: as fast as can be, 20,000 messages or 64 MiB of them.
+SIZES = [
+    Workload(f"{size}B", count=min(20_000, (64 << 20) // size), size=size)
+    for size in (10, 100, 1_000, 10_000, 100_000, 1 << 20)
+]
+# How delay and cost grow with the rate: so many a second, for 5 s.
+RATES = [
+    Workload(f"{rate}/s", count=5 * rate, size=100, per_s=rate, is_timed=True)
+    for rate in (10, 100, 1_000, 3_000, 10_000)
+]
+WORKLOADS = {workload.name: workload for workload in [*STANDARD, *SIZES, *RATES]}
+GROUPS = {
+    "standard": [workload.name for workload in STANDARD],
+    "sizes": [workload.name for workload in SIZES],
+    "rates": [workload.name for workload in RATES],
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import environment
+import hardship
 import life
 import many
 import run
@@ -109,6 +110,7 @@ def test_repeats_are_shown_as_their_median() -> None:
     [
         (["--only", "none"], "'none'"),
         (["--workloads", "a,e"], "'e'"),
+        (["--workloads", "sizes,huge"], "'huge'"),
         (["--peers", "1"], "at least 2"),
         (["--peers", "x"], "'x'"),
         (["--repeat", "0"], "'0'"),
@@ -136,6 +138,11 @@ def test_every_package_is_pinned() -> None:
     lines = environment.REQUIREMENTS.read_text().splitlines()
     wanted = [line for line in lines if line and not line.startswith("#")]
     assert len(wanted) == len(environment.versions())
+
+
+def test_a_group_stands_for_its_workloads() -> None:
+    options = run.parsed(["--workloads", "d,standard"])
+    assert options.workloads == ["d", "a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("system", ["ours", "naive", "limit"])
@@ -182,3 +189,16 @@ def test_a_crowd_and_a_busy_seed_are_measured(
     assert values["threads left behind"] == 0
     assert values["peers registered, and connected still"] == 20
     assert 0 < values["one took, p50"] <= values["one took, p99"]
+
+
+def test_hardship_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("SMALL", "BULK"):
+        monkeypatch.setattr(hardship, name, replace(getattr(hardship, name), count=10))
+    monkeypatch.setattr(hardship, "WORKLOADS", {"c": Workload("c", count=10, size=64 << 10)})
+    file = tmp_path / "figures.json"
+    assert hardship.main(["--peers", "4", "--repeat", "1", "--json", str(file)]) == 0
+    values = {row["what"]: row["value"] for row in json.loads(file.read_text())["rows"]}
+    assert values["flooded: small messages missing"] == 0
+    assert values["flooded: deliveries of 64 KiB missing"] == 0
+    assert values["missing at the others"] == 0
+    assert values["flooded: liveness reply, p50"] > 0
