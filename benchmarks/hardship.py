@@ -72,7 +72,7 @@ class Observer:
         self.delays_s: list[float] = []
         self._asked_s: list[float] = []  # by the request's number
         self._stopping = threading.Event()
-        self._connection = dial(peer, timeout_s=5)
+        self._connection = dial(peer, timeout_s=5, trust=None)
         self._read_thread = threading.Thread(target=self._read, name="observer reads")
         self._ask_thread = threading.Thread(target=self._ask, name="observer asks")
 
@@ -122,7 +122,7 @@ def echoes(addresses: list[Address]) -> Iterator[list[float]]:
         number = 0
         while not stopping.wait(ASK_INTERVAL_S):
             began_s = time.monotonic()
-            outcome = try_address(addresses[number % len(addresses)], timeout_s=10)
+            outcome = try_address(addresses[number % len(addresses)], timeout_s=10, trust=None)
             delays_s.append(time.monotonic() - began_s)
             assert outcome is Tried.ECHOED, f"a live peer gave no echo: {outcome}"
             number += 1

@@ -18,7 +18,7 @@ from machine import Row, reporting
 from workloads import GROUPS, WORKLOADS, Workload
 
 FROM_PACKAGES = ["p2pnetwork", "pyre", "nats"]
-SYSTEMS = ["ours", *FROM_PACKAGES, "naive", "limit"]
+SYSTEMS = ["ours", "ours_tls", *FROM_PACKAGES, "naive", "limit"]
 PEERS = [8, 16, 32, 64]
 LIMIT_S = 60.0  # what has not come by then is missing
 SHORT_PEERS = [8]

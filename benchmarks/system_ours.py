@@ -1,6 +1,7 @@
 """This project, through nothing but its public API."""
 
 from collections.abc import Callable
+from typing import Any
 
 from adapter import System
 from peer import Peer
@@ -13,9 +14,10 @@ class Adapter(System):
     def __init__(self, on_payload: Callable[[bytes], None]) -> None:
         super().__init__(on_payload)
         self._peer: Peer
+        self._options: dict[str, Any] = {}
 
     def join(self, first: str | None, dial: list[str]) -> str:  # noqa: ARG002
-        self._peer = Peer(seeds=[], join=dial, log=None)
+        self._peer = Peer(seeds=[], join=dial, log=None, **self._options)
         self._peer.on_message(lambda message: self.on_payload(message.payload))
         self._peer.start()
         return self._peer.address

@@ -145,7 +145,7 @@ def test_a_group_stands_for_its_workloads() -> None:
     assert options.workloads == ["d", "a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize("system", ["ours", "naive", "limit"])
+@pytest.mark.parametrize("system", ["ours", "ours_tls", "naive", "limit"])
 def test_a_system_is_measured(
     system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
