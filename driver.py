@@ -35,6 +35,7 @@ from messages import (
     stream_name,
 )
 from node import IDLE_TICK_INTERVAL_S, Node
+from settings import Tunables
 from streams import Gap
 from wire import Run
 
@@ -72,7 +73,7 @@ class Driver:
     def __init__(
         self,
         node: Node,
-        admissions: Budgets,
+        tunables: Tunables,
         is_verbose: bool,
         carry_out: Callable[[Action], None],
     ) -> None:
@@ -88,7 +89,7 @@ class Driver:
         self._events: deque[Notify] = deque(maxlen=MAX_EVENTS)
         self._directs: deque[Direct] = deque()
         self._directs_size = 0
-        self._admissions = admissions  # for each address that dials us
+        self._admissions = Budgets(tunables.admissions, tunables.admissions_per_s)
         self._ended_sent = self._ended_received = 0  # bytes, over links that have ended
         self._is_leaving = False
         self._is_over = False
@@ -209,7 +210,7 @@ class Driver:
             if not self._admissions.spend(connection.source, now_s()):
                 self._refuse("admissions", connection.source, "too many newcomers from there")
                 return Refused(self.node.me.origin, "too many newcomers", ())
-            refused, actions = self.node.admit(hello, now_s())
+            refused, actions = self.node.admit(hello, now_s(), connection.source)
             outside = self._apply(actions)
             if refused is None:
                 self.links[link.neighbour] = link

@@ -16,8 +16,8 @@ import random
 import zlib
 from bisect import bisect_right
 from collections import deque
-from typing import TypeVar
 
+from limits import Refusals
 from messages import (
     Address,
     Have,
@@ -30,12 +30,8 @@ from messages import (
     stream_name,
 )
 from settings import Tunables
-from streams import Gap, Ledger, Question, Stream, cost_of, last_of
+from streams import Gap, Ledger, Question, Stream, Threshold, cost_of, last_of, part, parts
 from wire import MAX_NUMBER, Run, new_run
-
-T = TypeVar("T")
-
-ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
 
 
 class Gossip:
@@ -48,6 +44,7 @@ class Gossip:
         rng: random.Random,
         ready: set[Address],
         wants_history: bool = True,
+        refusals: Refusals | None = None,
     ) -> None:
         self._me = me
         self._tunables = tunables
@@ -56,7 +53,7 @@ class Gossip:
         self._wants_history = wants_history
         self.own = Stream(me.key)
         self.streams: dict[StreamKey, Stream] = {self.own.key: self.own}
-        self._forgotten: dict[StreamKey, int] = {}  # how far we heard streams we hold no more
+        self._forgotten = Threshold(tunables, refusals or Refusals("streams"))
         self._ledgers: dict[Address, Ledger] = {}
         self._questions: dict[StreamKey, Question] = {}
         self._wants: dict[Address, list[Wanted]] = {}  # decided, not yet collected by the node
@@ -78,9 +75,9 @@ class Gossip:
 
     # ---- links ----
 
-    def open(self, neighbour: Address) -> list[Have]:
+    def open(self, neighbour: Address, source: str = "") -> list[Have]:
         """A link begins. Returns what we have, to be told; the neighbour asks for what it lacks."""
-        ledger = self._ledgers[neighbour] = Ledger()
+        ledger = self._ledgers[neighbour] = Ledger(source or neighbour.host)
         for stream in self.streams.values():
             ledger.cursor[stream.key] = stream.upto
         return self.all_holdings()
@@ -88,7 +85,7 @@ class Gossip:
     def all_holdings(self) -> list[Have]:
         """What we have of every stream, in frames of bounded size."""
         holdings = [stream.holding for stream in self.streams.values() if stream.upto]
-        return [Have(part, is_news=False) for part in _parts(holdings)]
+        return [Have(some, is_news=False) for some in parts(holdings)]
 
     def set_eager(self, neighbour: Address, is_eager: bool) -> None:
         """The tree wants payload on this link, or only announcements."""
@@ -114,10 +111,11 @@ class Gossip:
                     s for key in ledger.unannounced if self._is_news(ledger, s := self.streams[key])
                 ]
                 ledger.unannounced.clear()
+                holdings = []
                 for stream in news:
                     ledger.cursor[stream.key] = stream.upto
-                parts = _parts([stream.holding for stream in news])
-                told += [(neighbour, Have(part, is_news=True)) for part in parts]
+                    holdings.append(stream.holding)
+                told += [(neighbour, Have(some, is_news=True)) for some in parts(holdings)]
         return told
 
     def _is_news(self, ledger: Ledger, stream: Stream) -> bool:
@@ -153,13 +151,15 @@ class Gossip:
         """A neighbour sent this; take what is new. Returns how many messages were."""
         ledger = self._ledgers[neighbour]
         key, last = run.stream, run.last
+        stream = self.streams.get(key) or self._begin(ledger, key, run.first - 1, last, now_s)
+        if stream is None:
+            return 0
         if last > ledger.has.get(key, 0):
             ledger.has[key] = last
         if last > ledger.cursor.get(key, 0):
             ledger.cursor[key] = last
         if key == self.own.key:
             return 0  # nobody tells us what we said
-        stream = self.streams.get(key) or self._new_stream(key, run.first - 1, now_s)
         if last <= stream.upto:
             self.surplus += last - run.first + 1
             return 0
@@ -240,28 +240,28 @@ class Gossip:
     def neighbour_has(self, neighbour: Address, have: Have, now_s: float) -> None:
         """A neighbour announced what it has; ask for what we lack of it."""
         ledger = self._ledgers[neighbour]
-        for key, first, upto in ((h.stream, h.first, h.upto) for h in have.holdings):
+        for key, first, upto in ((h.stream, h.first, h.upto) for h in part(have.holdings, "have")):
             if not 1 <= first <= upto + 1 <= MAX_NUMBER:
                 raise WireError(f"have.first: expected 1 to {upto + 1}, got {first}")
-            if key == self.own.key:
+            stream = self.streams.get(key) or self._begin(ledger, key, upto, upto, now_s)
+            if stream is None:
+                continue
+            if stream is self.own:
                 self.neighbour_heard_us(neighbour, upto)
             ledger.has[key] = max(upto, ledger.has.get(key, 0))
             ledger.cursor[key] = max(upto, ledger.cursor.get(key, 0))
             ledger.provides_from[key] = first
-            if key == self.own.key or upto <= self._forgotten.get(key, -1):
-                continue
-            stream = self.streams.get(key) or self._new_stream(key, upto, now_s)
-            if upto > stream.upto:
+            if upto > stream.upto and stream is not self.own:
                 self._question(stream, now_s, self._want_delay_s if have.is_news else 0.0)
 
     def neighbour_wants(self, neighbour: Address, want: Want) -> list[Have]:
         """Move the cursors to where the neighbour is. Returns what we cannot provide from there."""
         ledger = self._ledgers[neighbour]
         cannot = []
-        for key, after in ((w.stream, w.after) for w in want.wanted):
+        for key, after in ((w.stream, w.after) for w in part(want.wanted, "want")):
             stream = self.streams.get(key)
             if stream is None:
-                upto = self._forgotten.get(key, 0)
+                upto = self._forgotten.heard(key)
                 cannot.append(Holding(key, upto + 1, upto))
             elif after + 1 < stream.first:
                 cannot.append(stream.holding)
@@ -269,7 +269,7 @@ class Gossip:
                 ledger.cursor[key] = after
                 ledger.owed[key] = None
                 self._ready.add(neighbour)
-        return [Have(part, is_news=False) for part in _parts(cannot)]
+        return [Have(some, is_news=False) for some in parts(cannot)]
 
     def neighbour_heard_us(self, neighbour: Address, number: int) -> None:
         """The neighbour tells how far it has our own stream."""
@@ -336,7 +336,7 @@ class Gossip:
         """The questions decided on since the last call, and whom to put them to."""
         if not self._wants:
             return []
-        wants = [(n, Want(part)) for n, wanted in self._wants.items() for part in _parts(wanted)]
+        wants = [(n, Want(some)) for n, wanted in self._wants.items() for some in parts(wanted)]
         self._wants.clear()
         return wants
 
@@ -419,14 +419,21 @@ class Gossip:
 
     # ---- the history ----
 
-    def _new_stream(self, key: StreamKey, past: int, now_s: float) -> Stream:
-        """Begin to follow a stream. A peer that wants no history begins after `past`."""
+    def _begin(
+        self, ledger: Ledger, key: StreamKey, past: int, upto: int, now_s: float
+    ) -> Stream | None:
+        """Begin to follow a stream; None if nothing of it is new, or it is refused.
+
+        A peer that wants no history begins after `past`.
+        """
+        heard = self._forgotten.enter(key, upto, ledger.source, now_s)
+        if heard is None:
+            return None
         if len(self.streams) >= self._tunables.max_streams:
             self._forget_quietest()
         is_older_than_we = stream_name(key).boot_ms < self._me.boot_ms
-        start = past if is_older_than_we and not self._wants_history else 0
-        stream = Stream(key, self._forgotten.pop(key, start), grown_s=now_s)
-        self.streams[key] = stream
+        start = past if not heard and is_older_than_we and not self._wants_history else heard
+        stream = self.streams[key] = Stream(key, start, grown_s=now_s)
         self._digest = None
         return stream
 
@@ -466,7 +473,7 @@ class Gossip:
         for stream in quietest[: max(1, self._tunables.max_streams // 16)]:
             self._drop(stream, stream.size)
             if stream.upto > 0:
-                self._forgotten[stream.key] = stream.upto
+                self._forgotten.leave(stream.key, stream.upto)
             del self.streams[stream.key]
             self._questions.pop(stream.key, None)
             for ledger in self._ledgers.values():
@@ -474,8 +481,6 @@ class Gossip:
                     account.pop(stream.key, None)
                 ledger.owed.pop(stream.key, None)
                 ledger.unannounced.pop(stream.key, None)
-        while len(self._forgotten) > self._tunables.remembered_streams:
-            del self._forgotten[next(iter(self._forgotten))]
 
     # ---- cursors ----
 
@@ -489,9 +494,3 @@ class Gossip:
             else:
                 ledger.unannounced[key] = None
                 self._has_news = True
-
-
-def _parts(items: list[T]) -> list[tuple[T, ...]]:
-    """The items in parts small enough for a frame each."""
-    starts = range(0, len(items), ITEMS_PER_FRAME)
-    return [tuple(items[at : at + ITEMS_PER_FRAME]) for at in starts]

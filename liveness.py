@@ -19,6 +19,8 @@ from settings import Tunables
 REMEMBERED_DEATHS = 64
 DEATHS_REMEMBERED_S = 30.0  # several times as long as a map takes to look at everybody
 
+MAX_ATTEMPTS = 16  # under way for others to reach peers that they accuse
+
 
 class Finding(Enum):
     """What a test of a neighbour, or an opinion on an accused, comes to."""
@@ -79,6 +81,7 @@ class Liveness:
         self._health: dict[Address, Health] = {}
         self._suspicions: dict[Address, Suspicion] = {}
         self._retries: list[Address] = []  # to be tried again, not yet collected by the node
+        self._askers: dict[Address, set[Address]] = {}  # accused -> who wants our opinion
         self._deaths: dict[Address, float] = {}  # who was found dead, and when
 
     # ---- neighbours ----
@@ -209,6 +212,18 @@ class Liveness:
             return self._close(accused, Finding.CLEARED)
         suspicion.against += 1
         return self._weigh(accused)
+
+    def is_asked_about(self, accused: Address, asker: Address) -> bool:
+        """Somebody wants our opinion. True if the accused is to be tried for it."""
+        is_under_way = accused in self._askers
+        if not is_under_way and len(self._askers) >= MAX_ATTEMPTS:
+            return False  # no opinion is better than a slow one
+        self._askers.setdefault(accused, set()).add(asker)
+        return not is_under_way
+
+    def askers(self, accused: Address) -> set[Address]:
+        """Who wanted our opinion, now that the attempt has ended."""
+        return self._askers.pop(accused, set())
 
     def lapsed(self, now_s: float) -> list[tuple[Address, str, Finding]]:
         """Close the cases whose deadline has passed: the accused, the reason, what it came to."""

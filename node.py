@@ -60,12 +60,11 @@ class Node:
         self.refusals = Refusals(*LIMITS)
         self.ready: set[Address] = set()  # neighbours to whom something can be sent now
         self.overlay = Overlay(me.origin, tunables, rng, now_s)
-        self.gossip = Gossip(me, tunables, rng, self.ready, wants_history)
+        self.gossip = Gossip(me, tunables, rng, self.ready, wants_history, self.refusals)
         self.liveness = Liveness(tunables, rng)
         self.tree = Tree(me.key, tunables, now_s)
         self._outboxes: dict[Address, Outbox] = {}
         self._is_crowded = False  # whether too much may wait in one
-        self._askers: dict[Address, set[Address]] = {}  # accused -> who wants our opinion
         self._is_isolated = False
         self._is_on_its_own = False  # no seed answered
         self._had_neighbours = False
@@ -74,9 +73,9 @@ class Node:
 
     # ---- news from the world ----
 
-    def learn(self, contacts: Iterable[Address], now_s: float) -> list[Action]:
-        """Seeds, arguments or a file told of these peers."""
-        self.overlay.learn(contacts)
+    def learn(self, contacts: Iterable[Address], now_s: float, told_by: str = "") -> list[Action]:
+        """A seed, arguments or a file told of these peers."""
+        self.overlay.learn(contacts, told_by)
         return self._dials(now_s)
 
     def nobody_introduces(self, now_s: float) -> list[Action]:
@@ -116,9 +115,12 @@ class Node:
 
     # ---- links ----
 
-    def admit(self, hello: Hello, now_s: float) -> tuple[Refused | None, list[Action]]:
+    def admit(
+        self, hello: Hello, now_s: float, source: str = ""
+    ) -> tuple[Refused | None, list[Action]]:
         """A peer dialled us. Unless refused, the link is up and its outbox holds the Welcome."""
-        refusal = self._refusal(hello)
+        source = source or hello.address.host
+        refusal = self._refusal(hello, source)
         if refusal:
             self.refusals.counts["links"] += 1  # an everyday event: the dialler alone is told
             return Refused(self.me.origin, refusal, self.overlay.sample(hello.address)), []
@@ -126,14 +128,14 @@ class Node:
         if hello.address not in self.overlay.neighbours:
             actions += self._make_room(now_s)
         welcome = Welcome(self.me.origin, self.me.boot_ms, len(self.overlay.neighbours) + 1)
-        details = Neighbour(Direction.IN, hello.boot_ms, hello.links + 1, now_s)
+        details = Neighbour(Direction.IN, hello.boot_ms, hello.links + 1, now_s, source)
         return None, actions + self._link(hello.address, details, [welcome], now_s)
 
-    def _refusal(self, hello: Hello) -> str:
+    def _refusal(self, hello: Hello, source: str) -> str:
         if hello.version != PROTOCOL_VERSION:
             return f"protocol version {hello.version} is not {PROTOCOL_VERSION}"
         if hello.is_feeler and hello.root == self.tree.root:
-            self.overlay.learn([hello.address])
+            self.overlay.learn([hello.address], source)
             return "both are of one network"
         needs_link = hello.links == 0 or hello.is_feeler
         return self.overlay.refusal(hello.address, hello.boot_ms, needs_link)
@@ -149,7 +151,8 @@ class Node:
         actions: list[Action] = []
         if welcome.address not in self.overlay.neighbours:
             actions += self._make_room(now_s)
-        details = Neighbour(Direction.OUT, welcome.boot_ms, welcome.links, now_s)
+        source = welcome.address.host
+        details = Neighbour(Direction.OUT, welcome.boot_ms, welcome.links, now_s, source)
         return "", actions + self._link(welcome.address, details, [], now_s)
 
     def turned_away(self, dialled: Address, refused: Refused, now_s: float) -> list[Action]:
@@ -159,7 +162,8 @@ class Node:
         elif refused.address != dialled:
             self.overlay.renamed(dialled, refused.address)
         self.overlay.failed(refused.address, Dialled.TURNED_AWAY, now_s)
-        self.overlay.learn(refused.contacts[: self._tunables.contacts_per_exchange])
+        told = refused.contacts[: self._tunables.contacts_per_exchange]
+        self.overlay.learn(told, refused.address.host)
         return self._dials(now_s)
 
     def dial_failed(
@@ -211,7 +215,7 @@ class Node:
         self.overlay.linked(neighbour, details)
         self.liveness.watch(neighbour, now_s)
         self._outboxes[neighbour] = Outbox(deque(first))
-        self._say_all(neighbour, self.gossip.open(neighbour))
+        self._say_all(neighbour, self.gossip.open(neighbour, details.source))
         self._say_each(self.tree.link_up(neighbour))
         self.ready.add(neighbour)
         self._is_isolated = False
@@ -297,7 +301,8 @@ class Node:
             case Want():
                 self._say_all(neighbour, self.gossip.neighbour_wants(neighbour, message))
             case Contacts(addresses, is_reply):
-                self.overlay.learn(addresses[: self._tunables.contacts_per_exchange])
+                told = addresses[: self._tunables.contacts_per_exchange]
+                self.overlay.learn(told, self.overlay.neighbours[neighbour].source)
                 if not is_reply:
                     self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=True))
                 return self._dials(now_s)
@@ -434,7 +439,7 @@ class Node:
 
     def tried(self, accused: Address, outcome: Tried, now_s: float) -> list[Action]:
         """An attempt to reach the accused has ended; it may have been for others too."""
-        for asker in self._askers.pop(accused, ()):
+        for asker in self.liveness.askers(accused):
             if asker in self._outboxes:
                 self._say(asker, Opinion(accused, outcome.is_alive))
         reason = self._reason(accused)
@@ -455,11 +460,7 @@ class Node:
         if accused == self.me.origin:
             self._say(asker, Opinion(accused, is_alive=True))
             return []
-        is_under_way = accused in self._askers
-        if not is_under_way and len(self._askers) >= MAX_ATTEMPTS:
-            return []  # no opinion is better than a slow one
-        self._askers.setdefault(accused, set()).add(asker)
-        return [] if is_under_way else [Try(accused)]
+        return [Try(accused)] if self.liveness.is_asked_about(accused, asker) else []
 
     def _reason(self, accused: Address) -> str:
         return self.liveness.reason(accused) if self.liveness.is_suspect(accused) else ""
@@ -496,4 +497,3 @@ class Node:
 IDLE_TICK_INTERVAL_S = 0.5  # a node that is not busy may be left alone for so long
 DIFFERENCES_TO_RESOLVE = 3  # digests differ for a moment whenever a message is on its way
 LIMITS = "half_open", "admissions", "links", "frames", "streams", "directs", CERTIFICATE
-MAX_ATTEMPTS = 16  # attempts to reach accused peers under way for others

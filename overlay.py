@@ -10,6 +10,7 @@ a while for good.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +19,7 @@ from messages import Address
 from settings import Tunables
 
 MOST_OWN_NAMES = 64  # remembered; more would be somebody's lies
+REACHED = "reached"  # no word of others, which are addresses
 
 
 class Direction(Enum):
@@ -72,6 +74,7 @@ class Neighbour:
     boot_ms: int
     links: int  # how many neighbours it says it has
     since_s: float
+    source: str = ""  # where it dialled from
 
 
 class Overlay:
@@ -82,7 +85,9 @@ class Overlay:
         self._tunables = tunables
         self._rng = rng
         self.neighbours: dict[Address, Neighbour] = {}
-        self.book: dict[Address, Trouble | None] = {}  # None: dialling it has not failed
+        self.book: dict[Address, str] = {}  # and by whose word; REACHED by our own
+        self._told: Counter[str] = Counter()  # how much of the book is whose word
+        self._troubles: dict[Address, Trouble] = {}  # of contacts that did not answer last
         self.dialling: set[Address] = set()
         self._not_others = {me}  # our own address, and other spellings of it
         self._feeler_s = now_s + tunables.feeler_interval_s * rng.random()
@@ -90,17 +95,35 @@ class Overlay:
 
     # ---- the book ----
 
-    def learn(self, addresses: Iterable[Address]) -> None:
-        """Note contacts; a full book loses random ones to make room."""
+    def learn(self, addresses: Iterable[Address], told_by: str = "") -> None:
+        """Note contacts. In a full book, who told of most gives one up: nobody fills it alone."""
         for address in addresses:
             if address not in self._not_others and address not in self.book:
                 if len(self.book) >= self._tunables.book_size:
-                    del self.book[self._rng.choice(list(self.book))]
-                self.book[address] = None
+                    self.forget(self._least_needed_contact())
+                self._note(address, told_by)
+
+    def _least_needed_contact(self) -> Address:
+        """A random one of whoever told of most; those that we have reached ourselves come last."""
+        most = max(self._told, key=lambda teller: (teller != REACHED, self._told[teller]))
+        return self._rng.choice([a for a, teller in self.book.items() if teller == most])
+
+    def _note(self, address: Address, told_by: str) -> None:
+        self._uncount(address)
+        self.book[address] = told_by
+        self._told[told_by] += 1
+
+    def _uncount(self, address: Address) -> None:
+        if (teller := self.book.get(address)) is not None:
+            self._told[teller] -= 1
+            if not self._told[teller]:
+                del self._told[teller]
 
     def forget(self, address: Address) -> None:
         """The contact has left, or was known by another address."""
+        self._uncount(address)
         self.book.pop(address, None)
+        self._troubles.pop(address, None)
 
     def is_me(self, address: Address) -> None:
         """This address is another name of ours."""
@@ -113,7 +136,7 @@ class Overlay:
         """Who was dialled calls itself by another name, and that is the one to keep."""
         self.forget(dialled)
         self.dialling.discard(dialled)
-        self.learn([name])
+        self.learn([name], REACHED)
 
     def sample(self, asker: Address | None) -> tuple[Address, ...]:
         """A few random contacts to hand out, neighbours among them; never the asker itself."""
@@ -159,10 +182,12 @@ class Overlay:
 
     def linked(self, neighbour: Address, details: Neighbour) -> None:
         """A link is up."""
-        self.learn([neighbour])
+        self.learn([neighbour], details.source)
         self.neighbours[neighbour] = details
+        if details.direction is Direction.OUT:
+            self.reached(neighbour)
         self.dialling.discard(neighbour)
-        self.reached(neighbour)
+        self._troubles.pop(neighbour, None)
 
     def unlinked(self, neighbour: Address) -> None:
         del self.neighbours[neighbour]
@@ -170,26 +195,27 @@ class Overlay:
     # ---- dialling ----
 
     def reached(self, address: Address) -> None:
-        """The address answered."""
+        """We dialled the address, and it answered."""
         self.dialling.discard(address)
+        self._troubles.pop(address, None)
         if address in self.book:
-            self.book[address] = None
+            self._note(address, REACHED)
 
     def failed(self, address: Address, how: Dialled, now_s: float) -> None:
         """A dial came to nothing; try again later, or drop the address if it keeps refusing."""
         self.dialling.discard(address)
         if address not in self.book:
             return
-        trouble = self.book[address] or Trouble(Backoff(self._tunables, self._rng))
+        trouble = self._troubles.get(address) or Trouble(Backoff(self._tunables, self._rng))
         trouble.backoff.failed(now_s)
         trouble.refusals = trouble.refusals + 1 if how is Dialled.REFUSED else 0
-        self.book[address] = trouble
+        self._troubles[address] = trouble
         if trouble.refusals >= self._tunables.refusals_to_forget:
             self.forget(address)
 
     def is_first_failure(self, address: Address) -> bool:
         """Whether the address answered the last time it was dialled, or never was."""
-        return address in self.book and self.book[address] is None
+        return address in self.book and address not in self._troubles
 
     def dials(self, now_s: float) -> list[Address]:
         """Whom to dial now to have enough links; they count as being dialled from here on."""
@@ -197,15 +223,28 @@ class Overlay:
         dialled = sum(n.direction is Direction.OUT for n in self.neighbours.values())
         parallel = limits.parallel_dials if self.neighbours else limits.parallel_dials_alone
         missing = min(limits.out_links - dialled, limits.max_links - len(self.neighbours))
-        if self.neighbours or None in self.book.values():
+        if self.neighbours or len(self._troubles) < len(self.book):
             room = min(missing, parallel) - len(self.dialling)
         else:
             room = parallel - len(self.dialling)  # alone, and all failed so far: try many
         if room <= 0:
             return []
         due = self._due(now_s)
-        chosen = self._rng.sample(due, min(len(due), room))
+        chosen = self._chosen(due, room)
         self.dialling.update(chosen)
+        return chosen
+
+    def _chosen(self, due: list[Address], count: int) -> list[Address]:
+        """Some of them at random; every teller in turn, so that no long list drowns a short one."""
+        of_teller: dict[str, list[Address]] = {}
+        for address in self._rng.sample(due, len(due)):
+            of_teller.setdefault(self.book[address], []).append(address)
+        chosen: list[Address] = []
+        while of_teller and len(chosen) < count:
+            teller = self._rng.choice(list(of_teller))
+            chosen.append(of_teller[teller].pop())
+            if not of_teller[teller]:
+                del of_teller[teller]
         return chosen
 
     def feeler(self, now_s: float) -> Address | None:
@@ -216,7 +255,7 @@ class Overlay:
         due = self._due(now_s)
         if not due or not self.neighbours:
             return None
-        chosen = self._rng.choice(due)
+        [chosen] = self._chosen(due, 1)
         self.dialling.add(chosen)
         return chosen
 
@@ -241,10 +280,11 @@ class Overlay:
         return not self.neighbours and not self.dialling and not self._due(now_s)
 
     def _due(self, now_s: float) -> list[Address]:
+        troubles = self._troubles
         return [
             address
-            for address, trouble in self.book.items()
-            if (trouble is None or trouble.backoff.until_s <= now_s)
+            for address in self.book
+            if ((trouble := troubles.get(address)) is None or trouble.backoff.until_s <= now_s)
             and address not in self.neighbours
             and address not in self.dialling
         ]

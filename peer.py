@@ -18,13 +18,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from actions import Action, Dial, Notify, Report, Try
 from delivery import Delivery, Message
 from driver import Driver, Link, now_s
 from journal import Event, Journal
-from limits import CERTIFICATE, Budgets
+from limits import CERTIFICATE
 from link import (
     Connection,
     Listener,
@@ -147,8 +148,7 @@ class Peer(Startable):
     def _assemble(self) -> None:
         rng = random.Random()
         node = Node(self._me, self._tunables, rng, now_s(), wants_history=not self._no_history)
-        admissions = Budgets(self._tunables.admissions, self._tunables.admissions_per_s)
-        self._driver = Driver(node, admissions, self._is_verbose, self._carry_out)
+        self._driver = Driver(node, self._tunables, self._is_verbose, self._carry_out)
         self._registration = Registration(
             self._me, self._seeds, self._tunables, rng, self._notify, self.trust
         )
@@ -443,9 +443,10 @@ class Peer(Startable):
     def _introduced(self) -> None:
         """The seeds have answered, or none of them has."""
         if any(self._registration.seeds().values()):
-            found = sorted(self._registration.found())
-            self._notify("peer_list", peers=len(found))
-            self._driver.decide(self._driver.node.learn, found)
+            found = self._registration.found()
+            self._notify("peer_list", peers=len(set().union(*found.values())))
+            for seed, peers in found.items():
+                self._driver.decide(partial(self._driver.node.learn, told_by=str(seed)), peers)
         else:
             self._driver.decide(self._driver.node.nobody_introduces)
 

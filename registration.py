@@ -177,10 +177,14 @@ class Registration:
                 was_tried = True
         return was_tried
 
-    def found(self) -> set[Address]:
-        """The other peers that the seeds listed, as of their latest answers."""
-        listed = (contact.listed for contact in self._contacts.values() if contact.connection)
-        return set().union(*listed) - {self._me.origin}
+    def found(self) -> dict[Address, list[Address]]:
+        """The other peers that each seed listed in its latest answer."""
+        most = self._tunables.max_listed_peers
+        return {
+            seed: [peer for peer in contact.listed[:most] if peer != self._me.origin]
+            for seed, contact in self._contacts.items()
+            if contact.connection
+        }
 
     def _follow_list(self) -> bool:
         """The list of seeds may have changed: forget those gone, keep to our majority.

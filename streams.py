@@ -6,12 +6,19 @@ frames that came in.
 """
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from messages import Address, Holding, StreamKey
+from limits import Budgets, Refusals
+from messages import Address, Holding, StreamKey, WireError, stream_name
+from settings import Tunables
 from wire import Run
 
 RUN_OVERHEAD_BYTES = 250  # what a run costs in memory beside its bytes
+ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +79,57 @@ class Stream:
         return taken
 
 
+class Threshold:
+    """Where streams that are not held have to pass: how far they were heard, and who brings them.
+
+    What is remembered is bounded. Past the bound the lives that began first go first; of lives as
+    old as those nothing is taken any more, because nobody can tell what was heard of them.
+    """
+
+    def __init__(self, tunables: Tunables, refusals: Refusals) -> None:
+        self._most = tunables.remembered_streams
+        self._upto: dict[StreamKey, int] = {}
+        self._horizon = StreamKey(b"")  # a key begins with the boot time, so keys lie in its order
+        self._budgets = Budgets(tunables.max_streams, tunables.new_streams_per_s)
+        self._refusals = refusals
+
+    def __len__(self) -> int:
+        return len(self._upto)
+
+    def leave(self, key: StreamKey, upto: int) -> None:
+        """The stream is held no more."""
+        self._upto[key] = upto
+        if len(self._upto) > self._most:
+            oldest = sorted(self._upto)[: self._most // 16 + 1]
+            for old in oldest:
+                del self._upto[old]
+            self._horizon = max(self._horizon, oldest[-1])
+
+    def heard(self, key: StreamKey) -> int:
+        """How far the stream was heard that is not held, as far as is remembered."""
+        return self._upto.get(key, 0)
+
+    def enter(self, key: StreamKey, upto: int, source: str, now_s: float) -> int | None:
+        """Somebody has the stream up to there: how far we heard it; None if it is not let in."""
+        heard = self._upto.get(key)
+        if heard is not None:
+            return None if upto <= heard else self._upto.pop(key)
+        if key <= self._horizon:
+            origin = stream_name(key).origin
+            reason = f"a life of {origin} too long ago to tell what was heard of it"
+        elif not self._budgets.spend(source, now_s):
+            reason = "too many streams that nobody knew"
+        else:
+            return 0
+        self._refusals.refuse("streams", source, reason, now_s)
+        return None
+
+
 @dataclass(slots=True)
 class Ledger:
     """Our account of one neighbour, stream by stream."""
 
+    source: str  # whom the streams are counted to that are new to us
     has: dict[StreamKey, int] = field(default_factory=dict)  # it showed that it has so many
     provides_from: dict[StreamKey, int] = field(default_factory=dict)  # 1 until it says otherwise
     cursor: dict[StreamKey, int] = field(default_factory=dict)  # it has, or was sent, so many
@@ -105,3 +159,16 @@ def last_of(run: Run) -> int:
 def cost_of(run: Run) -> int:
     """What it takes to retain the run, in bytes of memory."""
     return len(run.data) + RUN_OVERHEAD_BYTES
+
+
+def parts(items: Sequence[T]) -> list[tuple[T, ...]]:
+    """The items in parts small enough for a frame each."""
+    starts = range(0, len(items), ITEMS_PER_FRAME)
+    return [tuple(items[at : at + ITEMS_PER_FRAME]) for at in starts]
+
+
+def part(items: tuple[T, ...], what: str) -> tuple[T, ...]:
+    """One such part that came in a frame; checked. Raises WireError."""
+    if len(items) > ITEMS_PER_FRAME:
+        raise WireError(f"{what}: expected at most {ITEMS_PER_FRAME}, got {len(items)}")
+    return items

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gossip import Gossip
+from limits import Refusals
 from messages import (
     Address,
     Have,
@@ -29,10 +30,11 @@ def gossip_of(
     me: StreamName = ME,
     neighbours: Iterable[Address] = (A, B, C),
     wants_history: bool = True,
+    refusals: Refusals | None = None,
     **tunables: Any,
 ) -> Gossip:
     """A peer's gossip and neighbours that want payload, of whom none has anything yet."""
-    gossip = Gossip(me, Tunables(**tunables), random.Random(1), set(), wants_history)
+    gossip = Gossip(me, Tunables(**tunables), random.Random(1), set(), wants_history, refusals)
     for neighbour in neighbours:
         meet(gossip, neighbour)
     return gossip

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from messages import Address
 from nodes import LIMITS, ME, link, overlay_of
-from overlay import Backoff, Dialled, Overlay
+from overlay import REACHED, Backoff, Dialled, Direction, Overlay
 from pure import address, addresses
 
 
@@ -36,6 +37,52 @@ def test_the_book_is_bounded_and_what_comes_last_is_in_it(overlay: Overlay) -> N
     assert address(numbers[-1]) in overlay.book
     early = sum(address(number) in overlay.book for number in numbers[:4000])
     assert early > 0, "random ones make room, not the oldest"
+
+
+def test_no_teller_fills_a_full_book(overlay: Overlay) -> None:
+    overlay.learn(addresses(*range(100, 120)), "honest")
+    overlay.learn(addresses(*range(1000, 5000)), "greedy")
+    assert len(overlay.book) == LIMITS.book_size
+    assert set(addresses(*range(100, 120))) < overlay.book.keys()
+
+
+def test_a_single_teller_may_fill_the_book_and_makes_room_for_others(overlay: Overlay) -> None:
+    overlay.learn(addresses(*range(1000, 5000)), "first")
+    overlay.learn(addresses(*range(100, 120)), "second")
+    assert len(overlay.book) == LIMITS.book_size
+    assert set(addresses(*range(100, 120))) < overlay.book.keys()
+
+
+def test_whom_we_reached_ourselves_no_word_of_others_pushes_out(overlay: Overlay) -> None:
+    overlay.learn(addresses(1), "a")
+    overlay.reached(address(1))
+    for teller in range(1000):
+        overlay.learn(addresses(*range(10 * teller + 100, 10 * teller + 110)), str(teller))
+    assert address(1) in overlay.book
+    assert len(overlay.book) == LIMITS.book_size
+
+
+@pytest.mark.parametrize("direction", Direction)
+def test_reached_is_whom_we_dialled_and_not_who_dialled_us(
+    overlay: Overlay, direction: Direction
+) -> None:
+    link(overlay, 1, direction)
+    is_reached = overlay.book[address(1)] == REACHED
+    assert is_reached == (direction is Direction.OUT)
+
+
+def test_a_long_list_does_not_drown_a_short_one() -> None:
+    """Black holes by the hundred from one, two peers from another: they are dialled soon."""
+    for seed in range(20):
+        overlay = overlay_of(seed)
+        overlay.learn(addresses(*range(1000, 1500)), "attacker")
+        overlay.learn(addresses(1, 2), "honest")
+        dialled: set[Address] = set()
+        for attempt in range(4):
+            dialled.update(chosen := overlay.dials(now_s=3.0 * attempt))
+            for contact in chosen:
+                overlay.failed(contact, Dialled.SILENT, now_s=3.0 * attempt + 2.9)
+        assert dialled >= set(addresses(1, 2))
 
 
 def test_another_name_of_oneself_is_no_contact(overlay: Overlay) -> None:

@@ -1,5 +1,7 @@
 """What is retained for others, our own stream, and whether two peers have the same."""
 
+import contextlib
+
 import pytest
 
 from gossip import Gossip
@@ -21,13 +23,16 @@ from gossips import (
     sent,
     told,
 )
+from limits import Refusals
 from messages import (
+    Have,
     Holding,
     Want,
     Wanted,
+    WireError,
 )
 from pure import BOOT_MS, key, name, run
-from streams import RUN_OVERHEAD_BYTES
+from streams import ITEMS_PER_FRAME, RUN_OVERHEAD_BYTES
 from wire import Run
 
 
@@ -131,6 +136,78 @@ def test_streams_that_are_only_announced_push_out_nothing_that_was_heard() -> No
     assert len(gossip.streams) <= 32
     assert gossip.hear(C, run(S, 1, 3), now_s=2) == 0
     assert delivered(gossip) == [(S, 1), (S, 2), (S, 3)]
+
+
+def test_streams_that_somebody_makes_up_have_nothing_delivered_twice() -> None:
+    """They push out even the memory of what was heard: then it is refused, not heard again."""
+    gossip = gossip_of(max_streams=32, remembered_streams=64, new_streams_per_s=1e9)
+    gossip.hear(A, run(S, 1, 3), now_s=0)
+    for number in range(100, 500):
+        gossip.hear(B, run(key(number, boot_ms=BOOT_MS + 1), 1, 1), now_s=number)
+    delivered(gossip)
+    assert len(gossip._forgotten) <= 64
+    assert gossip.hear(C, run(S, 1, 3), now_s=1000) == 0
+    announce(gossip, C, S, 1, 9, now_s=1000)
+    assert asked(gossip) == []
+    assert delivered(gossip) == []
+    assert gossip.hear(C, run(key(500, boot_ms=BOOT_MS + 2), 1, 3), now_s=1000) == 3
+
+
+def test_nothing_is_too_old_while_everything_is_remembered() -> None:
+    gossip = gossip_of(max_streams=32, remembered_streams=512)
+    for number in range(100, 500):
+        gossip.hear(B, run(key(number), 1, 1), now_s=number)
+    assert gossip.hear(C, run(key(1, boot_ms=1), 1, 3), now_s=500) == 3
+
+
+def test_one_source_brings_so_many_new_streams_at_once_and_then_so_many_a_second() -> None:
+    refusals = Refusals("streams")
+    gossip = gossip_of(max_streams=32, new_streams_per_s=2.0, refusals=refusals)
+    heard = [gossip.hear(A, run(key(number), 1, 1), now_s=5) for number in range(100, 150)]
+    assert heard == [1] * 32 + [0] * 18
+    assert refusals.counts["streams"] == 18
+    [said] = refusals.collect()
+    assert said["source"] == A.host
+    announce(gossip, A, key(149), 1, 1, now_s=5.9)
+    assert key(149) in gossip.streams
+    assert gossip.hear(A, run(key(148), 1, 1), now_s=6) == 1
+    assert gossip.hear(A, run(key(147), 1, 1), now_s=6) == 0
+
+
+def test_a_source_without_budget_goes_on_with_the_streams_that_are_known() -> None:
+    gossip = gossip_of(max_streams=32, new_streams_per_s=1e-9)
+    for number in range(100, 150):
+        gossip.hear(A, run(key(number), 1, 1), now_s=0)
+    assert gossip.hear(A, run(key(131), 2, 1000), now_s=0) == 999
+
+
+def test_another_source_has_a_budget_of_its_own() -> None:
+    gossip = gossip_of(neighbours=(), max_streams=32, new_streams_per_s=1e-9)
+    gossip.open(A, "10.0.0.1")
+    gossip.open(B, "10.0.0.2")
+    for number in range(100, 150):
+        gossip.hear(A, run(key(number), 1, 1), now_s=0)
+    assert gossip.hear(B, run(key(200), 1, 1), now_s=0) == 1
+
+
+def test_who_comes_back_has_no_new_budget() -> None:
+    gossip = gossip_of(neighbours=(), max_streams=32, new_streams_per_s=1e-9)
+    for number in range(100, 150):
+        gossip.open(A, "10.0.0.1")
+        gossip.hear(A, run(key(number), 1, 1), now_s=0)
+        gossip.close(A, now_s=0)
+    assert key(149) not in gossip.streams
+
+
+@pytest.mark.parametrize("count", [ITEMS_PER_FRAME, ITEMS_PER_FRAME + 1])
+def test_a_frame_speaks_of_so_many_streams_and_no_more(gossip: Gossip, count: int) -> None:
+    have = Have(tuple(Holding(key(n), 1, 1) for n in range(100, 100 + count)), is_news=False)
+    want = Want(tuple(Wanted(key(n), 1) for n in range(100, 100 + count)))
+    expected = pytest.raises(WireError) if count > ITEMS_PER_FRAME else contextlib.nullcontext()
+    with expected:
+        gossip.neighbour_has(A, have, now_s=0)
+    with expected:
+        gossip.neighbour_wants(A, want)
 
 
 def test_who_asks_for_a_forgotten_stream_is_told_that_it_cannot_be_had() -> None:
