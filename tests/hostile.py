@@ -16,12 +16,16 @@ from messages import (
     Address,
     Bye,
     Echo,
+    Have,
     Hello,
     LivenessReply,
     LivenessRequest,
     Message,
     Probe,
+    StreamKey,
     StreamName,
+    Want,
+    Wanted,
     Welcome,
     WireError,
 )
@@ -43,8 +47,9 @@ class Insider:
         self.address = Address("127.0.0.1", self._listener.getsockname()[1])
         self.stream = StreamName(self.address, boot_ms)
         self.heard: list[Item] = []  # whatever the victim sent; only one thread adds to it
+        self._upto: dict[StreamKey, int] = {}
         self.is_over = threading.Event()
-        self.connection = dial(Address.parse(victim.address), TIMEOUT_S)
+        self.connection = dial(Address.parse(victim.address), TIMEOUT_S, trust=None)
         hello = Hello(PROTOCOL_VERSION, self.address, boot_ms, 0, False, self.stream.key)
         welcome = self.connection.ask(hello, TIMEOUT_S)
         assert isinstance(welcome, Welcome), f"not let in: {welcome}"
@@ -77,9 +82,20 @@ class Insider:
             for items in self.connection.frames():
                 self.heard += items
                 for item in items:
-                    if isinstance(item, LivenessRequest):
-                        self.say(LivenessReply(item.number, digest=0, links=4, heard=0))
+                    self._answer(item)
         self.is_over.set()
+
+    def _answer(self, item: Item) -> None:
+        """Show life, and ask for whatever the victim has; so the test hears all there is."""
+        match item:
+            case LivenessRequest(number):
+                self.say(LivenessReply(number, digest=0, links=4, heard=0))
+            case Run(stream, _, last):
+                self._upto[stream] = max(last, self._upto.get(stream, 0))
+            case Have(holdings):
+                behind = [h.stream for h in holdings if h.upto > self._upto.get(h.stream, 0)]
+                if behind:
+                    self.say(Want(tuple(Wanted(key, self._upto.get(key, 0)) for key in behind)))
 
     def _echo(self) -> None:
         """Give whoever tries the address an echo, until closed."""

@@ -60,7 +60,7 @@ def honest(programs: Programs) -> Iterator[Honest]:
 
 
 def dial_program(program: Program) -> socket.socket:
-    return dial(Address.parse(program.address), 20).socket
+    return dial(Address.parse(program.address), 20, trust=None).socket
 
 
 # ---- bytes ---------------------------------------------------------------------------------------
@@ -273,15 +273,15 @@ def test_false_death_reports(honest: Honest) -> None:
     seed = Address.parse(honest.seed.address)
     everybody = [Address.parse(peer.address) for peer in honest.peers]
     with Insider(honest.peers[0]) as insider:
-        assert isinstance(ask(seed, Register(insider.address, 1), 20), PeerList)
+        assert isinstance(ask(seed, Register(insider.address, 1), 20, trust=None), PeerList)
         for accused in everybody:
-            verdict = ask(seed, DeadReport(accused, insider.address), 20)
+            verdict = ask(seed, DeadReport(accused, insider.address), 20, trust=None)
             assert verdict == Verdict(accused, is_removed=False)
         for _ in range(50):
             insider.say(*(Opinion(accused, is_alive=False) for accused in everybody))
             insider.say(*(OpinionRequest(accused) for accused in everybody))
         let_pass(3)
-    listed = ask(seed, ListPeers(), 20)
+    listed = ask(seed, ListPeers(), 20, trust=None)
     assert isinstance(listed, PeerList)
     assert set(everybody) <= set(listed.peers)
 
@@ -312,8 +312,8 @@ def test_a_seeds_list_full_of_one_source(honest: Honest) -> None:
     holes = BlackHoles(3)
     try:
         for made_up in [*holes.addresses, *(Address("127.0.0.9", port) for port in range(1, 200))]:
-            assert isinstance(ask(seed, Register(made_up, 1), 20), PeerList)
-        listed = ask(seed, ListPeers(), 20)
+            assert isinstance(ask(seed, Register(made_up, 1), 20, trust=None), PeerList)
+        listed = ask(seed, ListPeers(), 20, trust=None)
         assert isinstance(listed, PeerList)
         assert {str(peer) for peer in listed.peers} == {peer.address for peer in honest.peers}
     finally:

@@ -137,7 +137,7 @@ def test_who_is_asked_for_an_opinion_tries_and_tells(outcome: Tried) -> None:
     assert receive(node, 1, OpinionRequest(address(9))) == [Try(address(9))]
     assert said(node, 1, Opinion) == []
     assert node.tried(address(9), outcome, now_s=1) == []
-    assert said(node, 1, Opinion) == [Opinion(address(9), is_alive=outcome.shows_life)]
+    assert said(node, 1, Opinion) == [Opinion(address(9), is_alive=outcome.is_alive)]
     assert said(node, 2, Opinion) == []
 
 
