@@ -15,9 +15,8 @@ from itertools import count
 
 from actions import Action, Close, Dial
 from inhabitants import END, End, Item, Onlooker, SimulatedPeer, SimulatedSeed
-from liveness import Tried
+from liveness import MAX_ATTEMPTS, Tried
 from messages import Address, Bye, StreamName, Welcome, WireError
-from node import MAX_ATTEMPTS
 from overlay import Dialled
 from settings import Tunables
 from tree import REMEMBERED_STALE_ROOTS
@@ -406,13 +405,12 @@ def _check_bounds(peer: SimulatedPeer, limits: Tunables) -> None:
     demand(gossip.history_size <= limits.history_bytes, "the history within its bound")
     demand(gossip.inbox_size == 0, "whatever was heard is handed on")
     demand(len(node.tree._stale) <= REMEMBERED_STALE_ROOTS, "stale roots within their bound")
-    demand(len(node._askers) <= MAX_ATTEMPTS, "attempts for others within their bound")
+    demand(len(node.liveness._askers) <= MAX_ATTEMPTS, "attempts for others within their bound")
     for neighbour in peer.links:
         waiting = len(node._outboxes[neighbour].messages)
         demand(waiting <= limits.max_queued_messages, "outboxes within their bound")
         ledger = gossip._ledgers[neighbour]
-        most = limits.max_streams + limits.remembered_streams
-        demand(len(ledger.has) <= most, "accounts of a neighbour within their bound")
+        demand(ledger.has.keys() <= gossip.streams.keys(), "accounts only of what we hold")
         demand(ledger.owed.keys() <= gossip.streams.keys(), "only what we have is owed")
 
 
