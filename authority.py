@@ -110,7 +110,7 @@ def new_authority(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _workplace(folder.parent) as work:
         made = work / "authority"
-        made.mkdir()
+        made.mkdir(mode=0o700)
         _make_key(made / AUTHORITY_KEY_FILE)
         name = f"peer-to-peer authority {secrets.token_hex(4)}"
         _openssl(
@@ -151,7 +151,7 @@ def issue_certificate(folder: Path, hosts: Sequence[str]) -> None:
         last_day = time.strftime("%Y-%m-%d", time.gmtime(time.time() + CERTIFICATE_DAYS * 86_400))
         with (folder / ISSUED_FILE).open("a") as issued:  # first of all, or it cannot be revoked
             issued.write(f"{serial[2:]} {last_day} {' '.join(names)}\n")
-        target.mkdir(exist_ok=True)
+        target.mkdir(mode=0o700, exist_ok=True)
         os.replace(work / KEY_FILE, target / KEY_FILE)
         os.replace(work / CERTIFICATE_FILE, target / CERTIFICATE_FILE)
     _hand_out(folder, target)

@@ -126,9 +126,9 @@ class TlsSocket:
                 self._answer(unsent)
             if count or is_over:
                 return count
-            received = self._socket.recv_into(self._received)
+            received = self._receive()
             if received == 0:
-                return self._end_of_bytes()
+                return 0
             with self._lock:
                 self._incoming.write(self._received[:received])
 
@@ -164,13 +164,17 @@ class TlsSocket:
             finally:
                 self._sending.release()
 
-    def _end_of_bytes(self) -> int:
-        """TCP has ended, which anybody on the way can bring about; TLS had not."""
-        if self._ended is not None:
-            raise self._ended
-        if not self._is_finished:
-            raise ConnectionResetError(errno.ECONNRESET, "closed without a goodbye")
-        return 0
+    def _receive(self) -> int:
+        """Wait for bytes; 0 when there will be none, and we said our last. Raises OSError."""
+        try:
+            received = self._socket.recv_into(self._received)
+            if received == 0 and not self._is_finished:  # TCP has ended, which anybody can bring
+                raise ConnectionResetError(errno.ECONNRESET, "closed without a goodbye")
+        except OSError:
+            if self._ended is not None:
+                raise self._ended from None
+            raise
+        return received
 
     def finish_sending(self) -> None:
         """The other side reads to the end of what was sent; nothing from it is wanted any more."""

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from helpers import ROOT
+from trust import Trust
 
 HOSTS = ("localhost", "127.0.0.1", "::1")
 
@@ -61,6 +62,19 @@ class Authority:
             with (folder / "node.pem").open("a") as chain:
                 chain.write(certificate.read_text())
         return folder
+
+
+def disguised(good: Path, other: Path) -> Trust:
+    """What believes as with the good folder, and shows the other's certificate, good or not."""
+    trust = Trust(str(good))
+    wear(trust, other)
+    return trust
+
+
+def wear(trust: Trust, other: Path) -> None:
+    """Show the other's certificate from now on. (A program would not start with a bad one.)"""
+    for context in (trust._papers.dialling, trust._papers.accepting):
+        context.load_cert_chain(other / "node.pem", other / "node.key")
 
 
 CONFIG = """\
