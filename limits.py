@@ -26,7 +26,11 @@ class Refusals:
         self.counts[limit] += 1
         story = (limit, reason if limit == CERTIFICATE else "")
         if len(self._said_s) >= SAID_REASONS and story not in self._said_s:
-            story = (limit, "")
+            recent = {
+                s: said_s for s, said_s in self._said_s.items() if now_s < said_s + SAID_AGAIN_S
+            }
+            self._said_s = recent
+            story = story if len(recent) < SAID_REASONS else (limit, "")
         if now_s >= self._said_s.get(story, float("-inf")) + SAID_AGAIN_S:
             self._said_s[story] = now_s
             self._news.append({"what": limit, "source": source, "reason": reason})

@@ -1,6 +1,13 @@
 """Limits: what is refused is counted, said now and then, and paid for out of budgets."""
 
-from limits import REMEMBERED_SPENDERS, SAID_AGAIN_S, Budgets, Refusals
+from limits import (
+    CERTIFICATE,
+    REMEMBERED_SPENDERS,
+    SAID_AGAIN_S,
+    SAID_REASONS,
+    Budgets,
+    Refusals,
+)
 
 
 def test_what_is_refused_is_counted_and_said_once() -> None:
@@ -25,6 +32,20 @@ def test_each_limit_is_said_for_itself() -> None:
     refusals.refuse("streams", "host:1", "one", now_s=0)
     refusals.refuse("links", "host:1", "two", now_s=0)
     assert [said["what"] for said in refusals.collect()] == ["streams", "links"]
+
+
+def test_each_reason_not_to_trust_is_said_for_itself_up_to_a_bound() -> None:
+    refusals = Refusals(CERTIFICATE)
+    for now_s in (0, SAID_AGAIN_S - 1):
+        refusals.refuse(CERTIFICATE, "host:1", "expired", now_s)
+        refusals.refuse(CERTIFICATE, "host:2", "revoked", now_s)
+    assert [said["reason"] for said in refusals.collect()] == ["expired", "revoked"]
+    for number in range(10_000):
+        refusals.refuse(CERTIFICATE, "host:1", f"made up {number}", now_s=SAID_AGAIN_S)
+    assert len(refusals.collect()) <= SAID_REASONS + 1
+    assert len(refusals._said_s) <= SAID_REASONS + 1
+    refusals.refuse(CERTIFICATE, "host:1", "foreign", now_s=2 * SAID_AGAIN_S)
+    assert [said["reason"] for said in refusals.collect()] == ["foreign"]
 
 
 def test_a_budget_pays_for_so_many_at_once_and_then_so_many_a_second() -> None:

@@ -363,7 +363,7 @@ def test_the_log_lines_tell_of_a_join_a_message_and_a_death() -> None:
     assert LOGGED == ["registered", "neighbour_up", "message", "suspect", "dead", "peer_removed"]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "SECURITY.md"])
 def test_what_a_document_refers_to_exists(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     targets = [t for t in re.findall(r"\]\(([^)\s]+)\)", text) if not t.startswith("https://")]

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from authorities import Authority
 from helpers import ROOT, let_pass, wait_until
 from messages import Address, BadCertificate
 from programs import Programs
-from tls import plain_name
+from tls import Certificate, plain_name
 from trust import Trust
 
 DAY_S = 86_400
@@ -96,6 +98,25 @@ def test_two_authorities_are_strangers_to_each_other(tmp_path: Path) -> None:
     shutil.copy(other / "ca.pem", one)
     with pytest.raises(BadCertificate, match="from another authority"):
         Trust(str(one))
+
+
+def test_one_authority_can_take_the_place_of_another_step_by_step(tmp_path: Path) -> None:
+    """First everybody believes both; then one after the other gets a certificate of the new one."""
+    old, new = (Authority(tmp_path / name).issue("localhost") for name in ("old", "new"))
+    both = (old / "ca.pem").read_text() + (new / "ca.pem").read_text()
+    for folder in (old, new):
+        (folder / "ca.pem").write_text(both)
+    left, right = (Trust(str(folder)) for folder in (old, new))
+    assert _shaken(left, right) == (right._papers.own, left._papers.own)
+    assert _shaken(right, left) == (left._papers.own, right._papers.own)
+
+
+def _shaken(dialling: Trust, accepting: Trust) -> tuple[Certificate, Certificate]:
+    """What each of two that shook hands has seen of the other."""
+    near, far = socket.socketpair()
+    with near, far, ThreadPoolExecutor() as threads:
+        accepted = threads.submit(accepting.accept, far, 20)
+        return dialling.connect(near, 20).certificate, accepted.result().certificate
 
 
 # ---- issue
