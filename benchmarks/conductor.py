@@ -143,7 +143,7 @@ class Conductor:
             if time.monotonic() >= deadline_s:
                 raise Failed(f"not everybody heard everybody within {WARM_UP_TIMEOUT_S:g} s")
             time.sleep(WARM_UP_INTERVAL_S)
-        time.sleep(settle_s)
+        let_settle(settle_s)
 
     def measure(
         self, workload: Workload, limit_s: float, but: Container[int] = ()
@@ -200,6 +200,11 @@ def network(systems: list[str], python: str) -> Iterator[Conductor]:
         yield conductor
     finally:
         conductor.close()
+
+
+def let_settle(settle_s: float) -> None:
+    """Leave a new network alone for so long."""
+    time.sleep(settle_s)
 
 
 def graph(peers: int) -> list[list[int]]:

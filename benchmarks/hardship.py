@@ -182,7 +182,7 @@ def main(arguments: list[str]) -> int:
     """Measure what is named, print the table, write the JSON."""
     options = parsed(arguments)
     rows: list[Row] = []
-    with reporting(options.json, arguments, rows):
+    with reporting(options.json, __file__, arguments, rows):
         for name in options.names:
             for row in MEASUREMENTS[name](options):
                 rows.append(row)

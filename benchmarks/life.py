@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from figures import shown
-from helpers import let_pass, wait_until
-from machine import Row, cpu_s, reporting, rss_kib
+from helpers import wait_until
+from machine import Row, cpu_s, let_pass, reporting, rss_kib
 from programs import Program, Programs, is_connected
 
 SEEDS = 3
@@ -190,7 +190,7 @@ def main(arguments: list[str]) -> int:
     """Measure what is named, print the table, write the JSON."""
     options = parsed(arguments)
     rows: list[Row] = []
-    with reporting(options.json, arguments, rows):
+    with reporting(options.json, __file__, arguments, rows):
         for name in options.names:
             for row in MEASUREMENTS[name](options):
                 rows.append(row)

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,15 +32,23 @@ def described() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def reporting(
-    file: str | None, arguments: list[str], rows: list[Row], **further: object
+    file: str | None, script: str, arguments: list[str], rows: list[Row], **further: object
 ) -> Iterator[None]:
     """Write `rows` to the file, with all there is to know about the run, when the block ends."""
-    report = {"machine": described(), "arguments": arguments, **further, "rows": rows}
+    about = {"machine": described(), "script": Path(script).stem, "arguments": arguments}
+    report = {**about, **further, "rows": rows}
     try:
         yield
     finally:
         if file is not None:
             Path(file).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def let_pass(seconds: float) -> float:
+    """Wait; give how long it really was."""
+    began_s = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - began_s
 
 
 def cpu_s(pid: int) -> float:

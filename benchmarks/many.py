@@ -1,11 +1,11 @@
 """Measure many at once: `python3 benchmarks/many.py`.
 
-`crowd`: 200 peers in one process. `seed`: one seed that 3,000 peers are registered with, while
-others register 1,000 times a second.
+`traffic`: what a peer sends its neighbours, at rest and for each message. `crowd`: 200 peers in one
+process. `seed`: one seed that 3,000 peers are registered with, while others register 1,000 times a
+second.
 """
 
 import argparse
-import itertools
 import os
 import resource
 import socket
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -23,18 +24,76 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from figures import percentile, shown
 from helpers import wait_until
-from machine import Row, cpu_s, peak_rss_kib, reporting, rss_kib
-from messages import Address, Bye, PeerList, Register
+from link import Connection
+from machine import Row, cpu_s, let_pass, peak_rss_kib, reporting, rss_kib
+from messages import Address, Bye, Echo, PeerList, Probe, Register
 from peer import Message, Peer
 from programs import Programs
 from seed import Seed
 from wire import encode, type_of_kind
 
 PATIENCE_S = 120.0
+FEW = 16  # peers whose traffic is measured
+SETTLE_S = 10.0  # until their links and their tree have come to rest
+PAYLOAD_BYTES = 100
 SWITCH = "how long a thread may run while others wait (0.1; Python's own default is 0.005)"
-CLIENTS = 8  # threads that register peers
-CHURN_S = 10.0  # how long others register meanwhile
-PORT = 6000  # of every registered peer; nobody listens there, so a seed that tries it is refused
+CLIENTS = 8  # threads that register peers, and as many that answer the seed
+COMERS = 5_000  # that register after the first, and leave at once
+
+
+# ---- what travels
+
+
+def traffic(options: argparse.Namespace) -> Iterator[Row]:
+    """What a peer sends its neighbours: at rest, and for each message that somebody says."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        seed = stack.enter_context(Seed(port=0, config=f"{folder}/config.txt", log=None))
+        peers = [Peer(seeds=[seed.address], log=None) for _ in range(FEW)]
+        for peer in peers:
+            stack.enter_context(peer)
+        wait_for(lambda: is_one_network(peers), "one network")
+        let_pass(SETTLE_S)
+        rest = sent_per_s(peers, options.seconds)
+        yield row(f"a peer of {FEW} sends its neighbours, at rest", rest, "bytes per second")
+        links = [len(peer.neighbours()) for peer in peers]
+        yield row("over so many links", sum(links) / len(links), "")
+        for per_s in (1, 100):
+            stopping = threading.Event()
+            payload = bytes(PAYLOAD_BYTES)
+            speaker = threading.Thread(target=say, args=[peers[0], payload, per_s, stopping])
+            speaker.start()
+            sent = sent_per_s(peers, options.seconds)
+            stopping.set()
+            speaker.join()
+            what = f"and for each message of {PAYLOAD_BYTES} bytes, at {per_s} a second"
+            yield row(what, (sent - rest) / per_s, "bytes")
+
+
+def say(peer: Peer, payload: bytes, per_s: float, stopping: threading.Event) -> None:
+    """Say it at that rate until told to stop."""
+    while not stopping.wait(1 / per_s):
+        peer.broadcast(payload)
+
+
+def sent_per_s(peers: list[Peer], seconds: float) -> float:
+    """Bytes that one peer sends its neighbours in a second, on average over all of them."""
+    before = [sent_bytes(peer) for peer in peers]
+    passed_s = let_pass(seconds)
+    sent = sum(
+        now.get(link, 0) - then.get(link, 0)
+        for then, now in zip(before, map(sent_bytes, peers), strict=True)
+        for link in now
+    )
+    return sent / passed_s / len(peers)
+
+
+def sent_bytes(peer: Peer) -> dict[tuple[str, int], int]:
+    """What the kernel has sent on each link: by neighbour and descriptor."""
+    found = {}
+    for neighbour, link in peer.sockets_to_peers.items():
+        info = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+        found[neighbour, link.fileno()] = int.from_bytes(info[120:128], sys.byteorder)
+    return found
 
 
 # ---- 200 peers in one process
@@ -113,60 +172,110 @@ def seed_load(programs: Programs, options: argparse.Namespace) -> Iterator[Row]:
     seed = programs.seed("--log", "/dev/null")
     pid, address = seed.process.pid, Address.parse(seed.address)
     yield row("memory of a seed that nobody knows", rss_kib(pid) / 1024, "MiB")
-    began_s, spent_s = time.monotonic(), cpu_s(pid)
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        held = list(clients.map(lambda n: register(address, n), range(options.registered)))
-    passed_s = time.monotonic() - began_s
-    yield row("peers registered, and connected still", len(held), "")
-    yield row("they registered", len(held) / passed_s, "per second")
-    yield row("processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%")
-    yield row("memory of the seed then", rss_kib(pid) / 1024, "MiB")
+    with Hosts(address) as hosts, ThreadPoolExecutor(CLIENTS) as clients:
+        began_s, spent_s = time.monotonic(), cpu_s(pid)
+        list(clients.map(hosts.register, range(options.registered)))
+        passed_s = time.monotonic() - began_s
+        let_pass(1)  # what it printed is read by then
+        listed = seed.all("peer_registered")[-1]["peers"]
+        yield row("peers on the list, and connected", listed, "")
+        yield row("they registered", options.registered / passed_s, "per second")
+        yield row("processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%")
+        yield row("memory of the seed then", rss_kib(pid) / 1024, "MiB")
+        yield row("bytes of its answer to each", hosts.answer_bytes, "bytes")
 
-    spent_s, began_s = cpu_s(pid), time.monotonic()
-    delays_s = churn(address, options)
-    passed_s = time.monotonic() - began_s
-    yield row("further registrations asked for", options.rate, "per second")
-    yield row("further registrations made", len(delays_s) / passed_s, "per second")
-    yield row("one took, p50", percentile(delays_s, 50) * 1000, "ms")
-    yield row("one took, p99", percentile(delays_s, 99) * 1000, "ms")
-    yield row("processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%")
-    yield row("most memory the seed ever held", peak_rss_kib(pid) / 1024, "MiB")
-    for link, _ in held:
-        link.close()
+        began_s, spent_s = time.monotonic(), cpu_s(pid)
+        delays_s = list(clients.map(partial(come_and_go, hosts, began_s, options), range(COMERS)))
+        passed_s = time.monotonic() - began_s
+        yield row("further registrations asked for", options.rate, "per second")
+        yield row("further registrations made", COMERS / passed_s, "per second")
+        yield row("one took, p50", percentile(delays_s, 50) * 1000, "ms")
+        yield row("one took, p99", percentile(delays_s, 99) * 1000, "ms")
+        yield row("processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%")
+        yield row("most memory the seed ever held", peak_rss_kib(pid) / 1024, "MiB")
 
 
-def churn(seed: Address, options: argparse.Namespace) -> list[float]:
-    """Others come at the wanted rate, and leave at once; how long each waited to be registered."""
-    numbers = itertools.count(options.registered)
-    began_s = time.monotonic()
-    total = int(options.rate * CHURN_S)
+def come_and_go(hosts: "Hosts", began_s: float, options: argparse.Namespace, index: int) -> float:
+    """At its time one more registers, and leaves; gives how long it waited for the list."""
+    due_s: float = began_s + index / options.rate
+    time.sleep(max(0.0, due_s - time.monotonic()))
+    asked_s = time.monotonic()
+    number = options.registered + index
+    hosts.register(number)
+    passed_s = time.monotonic() - asked_s
+    hosts.leave(number)
+    return passed_s
 
-    def come_and_go(index: int) -> float:
-        due_s: float = began_s + index / options.rate
-        time.sleep(max(0.0, due_s - time.monotonic()))
-        link, listed_s = register(seed, next(numbers))
+
+class Hosts:
+    """Thousands of peers, as a seed sees them: each has an address of its own, and gives an echo.
+
+    All are of this machine: every address that begins with 127 is.
+    """
+
+    def __init__(self, seed: Address) -> None:
+        self.answer_bytes = 0
+        self._seed = seed
+        self._links: dict[str, socket.socket] = {}  # by host; who is not here gives no echo
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        self._listener.bind(("0.0.0.0", 0))  # every address, but of the loopback alone
+        self._listener.listen(1024)
+        self._port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._echo, name="echo") for _ in range(CLIENTS)]
+
+    def __enter__(self) -> "Hosts":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+        for link in self._links.values():
+            link.close()
+
+    def register(self, number: int) -> None:
+        """Connect and register; the list that is answered is read, but not understood.
+
+        So the machine is left to the seed.
+        """
+        host = host_of(number)
+        link = socket.create_connection(self._seed, PATIENCE_S, source_address=(host, 0))
+        self._links[host] = link
+        boot_ms = time.time_ns() // 1_000_000
+        link.sendall(encode(Register(Address(host, self._port), boot_ms)))
+        with link.makefile("rb") as answer:
+            size = int.from_bytes(answer.read(4), "big")
+            kind = type_of_kind.get(answer.read(1)[0])
+            assert kind is PeerList, f"expected a list of peers, got {kind}"
+            answer.read(size - 1)
+        self.answer_bytes = 4 + size
+
+    def leave(self, number: int) -> None:
+        """Say goodbye, and answer nobody any more."""
+        link = self._links.pop(host_of(number))
         link.sendall(encode(Bye("leaving", is_leaving=True)))
         link.close()
-        return listed_s - due_s
 
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        return list(clients.map(come_and_go, range(total)))
+    def _echo(self) -> None:
+        """Answer who tries an address, until the listener is closed."""
+        while True:
+            try:
+                connection = Connection(self._listener.accept()[0])
+            except OSError:
+                return
+            if connection.socket.getsockname()[0] in self._links:
+                probe = connection.receive_one(PATIENCE_S)
+                assert isinstance(probe, Probe), f"expected a probe, got {probe!r:.80}"
+                connection.send([Echo(probe.number)])
+            connection.close()
 
 
-def register(seed: Address, number: int) -> tuple[socket.socket, float]:
-    """Register a peer that seems to have a machine of its own; its connection, and when it was.
-
-    The list that it answers with is read and not understood: the machine is left to the seed.
-    """
-    host = f"127.{1 + number // 62_500}.{number // 250 % 250}.{1 + number % 250}"
-    link = socket.create_connection(seed, PATIENCE_S, source_address=(host, 0))
-    link.sendall(encode(Register(Address(host, PORT), time.time_ns() // 1_000_000)))
-    with link.makefile("rb") as answer:
-        size = int.from_bytes(answer.read(4), "big")
-        kind = type_of_kind.get(answer.read(1)[0])
-        assert kind is PeerList, f"expected a list of peers, got {kind}"
-        answer.read(size - 1)
-    return link, time.monotonic()
+def host_of(number: int) -> str:
+    return f"127.{1 + number // 62_500}.{number // 250 % 250}.{1 + number % 250}"
 
 
 def allow_open_files(count: int) -> None:
@@ -178,7 +287,7 @@ def allow_open_files(count: int) -> None:
 
 # ---- the command
 
-MEASUREMENTS = {"crowd": crowd, "seed": seed}
+MEASUREMENTS = {"traffic": traffic, "crowd": crowd, "seed": seed}
 
 
 def row(what: str, value: float, unit: str) -> Row:
@@ -193,7 +302,7 @@ def main(arguments: list[str]) -> int:
     """Measure what is named, print the table, write the JSON."""
     options = parsed(arguments)
     rows: list[Row] = []
-    with reporting(options.json, arguments, rows):
+    with reporting(options.json, __file__, arguments, rows):
         for name in options.names:
             for row in MEASUREMENTS[name](options):
                 rows.append(row)
@@ -205,6 +314,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help=f"only these of {', '.join(MEASUREMENTS)}")
+    add("--seconds", type=float, default=30, help="how long each traffic is watched (30)")
     add("--crowd", type=int, default=200, metavar="N", help="peers in one process (200)")
     add("--switch", type=float, default=0.1, metavar="SECONDS", help=f"of the crowd: {SWITCH}")
     add("--registered", type=int, default=3000, metavar="N", help="peers at the seed (3000)")

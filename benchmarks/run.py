@@ -25,7 +25,7 @@ SHORT_PEERS = [8]
 SHORT_FACTOR = 0.1  # of the messages
 SHORT_LIMIT_S = 6.0
 FIGURES = ["deliveries_per_s", "cpu_us_per_delivery", "each_p50_ms", "each_p99_ms"]
-FIGURES += ["last_p50_ms", "last_p99_ms", "peak_rss_mib", "missing"]
+FIGURES += ["last_p50_ms", "last_p99_ms", "peak_rss_mib", "expected", "missing"]
 COLUMNS = {
     "peers": "peers",
     "workload": "workload",
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     left_out = [system for system in options.only if system not in systems]
     versions = environment.versions()
     rows: list[Row] = []
-    with reporting(options.json, arguments, rows, versions=versions, left_out=left_out):
+    with reporting(options.json, __file__, arguments, rows, versions=versions, left_out=left_out):
         for repeat, peers, name in product(range(options.repeat), options.peers, options.workloads):
             workload = WORKLOADS[name].scaled(scale)
             for system in systems:

@@ -14,10 +14,12 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helpers import PATIENCE_S, ROOT, free_port, wait_until
-from terminals import Terminal
+
+if TYPE_CHECKING:
+    from terminals import Terminal
 
 MARK = "STARTED_BY_TEST"  # environment variable by which a program's descendants are found
 
@@ -255,8 +257,10 @@ class Programs:
         self._started.append(program)
         return program
 
-    def terminal(self, script: str, *arguments: object) -> Terminal:
+    def terminal(self, script: str, *arguments: object) -> "Terminal":
         """Start a program as a person does, on a terminal, and wait for nothing."""
+        from terminals import Terminal  # noqa: PLC0415  # needs a package, which benchmarks do without
+
         program = Terminal(self.arguments(script, *arguments), self.folder, self.environment)
         self._started.append(program)
         return program

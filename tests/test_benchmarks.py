@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import conductor
 import environment
 import hardship
 import life
@@ -16,6 +18,7 @@ import many
 import run
 from conductor import DIALS, graph
 from figures import delays_ms, percentile, table
+from helpers import ROOT
 from workloads import WORKLOADS, Check, Workload, payloads
 
 PLAIN = Workload("plain", count=5, size=40)
@@ -102,7 +105,27 @@ def test_repeats_are_shown_as_their_median() -> None:
     assert [(row["deliveries_per_s"], row["spread"]) for row in rows] == [(100.0, "10%")]
 
 
-# ---- the command
+# ---- the commands
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new network is not left alone at first."""
+    monkeypatch.setattr(conductor, "let_settle", lambda _: None)
+    for script in (life, many):
+        monkeypatch.setattr(script, "SETTLE_S", 0)
+
+
+@pytest.mark.parametrize("script", ["run", "life", "many", "hardship"])
+def test_a_script_explains_itself_without_anything_installed(script: str) -> None:
+    file = str(ROOT / "benchmarks" / f"{script}.py")
+    code = f"import runpy, sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); "
+    code += f"sys.argv = ['{script}.py', '--help']; runpy.run_path({file!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--json" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -146,6 +169,7 @@ def test_a_group_stands_for_its_workloads() -> None:
 
 
 @pytest.mark.parametrize("system", ["ours", "ours_tls", "naive", "limit"])
+@pytest.mark.usefixtures("quick")
 def test_a_system_is_measured(
     system: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,9 +189,9 @@ def test_a_system_is_measured(
     assert "deliveries/s" in capsys.readouterr().out
 
 
-def test_deaths_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("quick")
+def test_deaths_are_measured(tmp_path: Path) -> None:
     """The real programs: three seeds and three peers, one of which is killed."""
-    monkeypatch.setattr(life, "SETTLE_S", 0)
     file = tmp_path / "figures.json"
     assert life.main(["crash", "--peers", "3", "--repeat", "1", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())["rows"]
@@ -177,20 +201,36 @@ def test_deaths_are_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         assert 0 < row["median"] == row["worst"]
 
 
-def test_a_crowd_and_a_busy_seed_are_measured(
+@pytest.mark.usefixtures("quick")
+def test_traffic_a_crowd_and_a_busy_seed_are_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(many, "CHURN_S", 0.5)
+    monkeypatch.setattr(many, "COMERS", 5)
     file = tmp_path / "figures.json"
-    sizes = ["--crowd", "3", "--switch", "0.005", "--registered", "20", "--rate", "10"]
+    monkeypatch.setattr(many, "FEW", 3)
+    sizes = [
+        "--seconds",
+        "1",
+        "--crowd",
+        "3",
+        "--switch",
+        "0.005",
+        "--registered",
+        "20",
+        "--rate",
+        "10",
+    ]
     assert many.main([*sizes, "--json", str(file)]) == 0
     values = {row["what"]: row["value"] for row in json.loads(file.read_text())["rows"]}
+    assert values["a peer of 3 sends its neighbours, at rest"] > 0
+    assert values["and for each message of 100 bytes, at 100 a second"] > 100 * 2 / 3
     assert values["peers in one process"] == 3
     assert values["threads left behind"] == 0
-    assert values["peers registered, and connected still"] == 20
+    assert values["peers on the list, and connected"] == 20
     assert 0 < values["one took, p50"] <= values["one took, p99"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_hardship_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("SMALL", "BULK"):
         monkeypatch.setattr(hardship, name, replace(getattr(hardship, name), count=10))

@@ -1,0 +1,249 @@
+"""Put measured figures into docs/performance.md: `python3 benchmarks/publish.py`.
+
+Reads every report in docs/figures (the `--json` files of the other scripts), draws the plots beside
+them, and fills the parts of the page between `<!-- figures: NAME -->` and `<!-- end -->`. Run it
+with the Python of `.venv-benchmarks`, which has matplotlib; any other starts that one.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import environment
+from figures import shown
+from machine import Row
+from run import SYSTEMS, medians
+from workloads import GROUPS, WORKLOADS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+FOLDER = ROOT / "docs" / "figures"
+STANDARD_PEERS = 16
+PART = re.compile(r"(<!-- figures: (\w+) -->)\n.*?(<!-- end -->)", re.DOTALL)
+COLOURS = {"ours": "#c0392b", "ours_tls": "#e59866", "limit": "#7f8c8d", "nats": "#2471a3"}
+COLOURS |= {"pyre": "#1e8449", "p2pnetwork": "#7d3c98", "naive": "#b7950b"}
+
+Report = dict[str, Any]
+Points = list[tuple[Any, Any]]
+
+
+# ---- tables
+
+
+def conditions(reports: list[Report]) -> list[str]:
+    """What was run, when, on what, and how busy the machine was before."""
+    lines = header("command", "commit", "at (UTC)", "load before", "machine")
+    for report in reports:
+        machine = report["machine"]
+        command = " ".join([f"{report['script']}.py", *report["arguments"]])
+        command = re.sub(r" --json \S+", "", command)
+        at = machine["at"].replace("T", " ")[:16]
+        what = f"{machine['cores']} cores, {machine['cpu']}, {machine['memory_gib']} GiB, "
+        what += f"Linux {machine['kernel']}, Python {machine['python']}"
+        lines.append(
+            cells(f"`{command}`", f"`{machine['commit']}`", at, machine["load_before"], what)
+        )
+    return lines
+
+
+def standard(rows: list[Row]) -> list[str]:
+    """Every system with workloads a to d in a network of 16."""
+    found = {(row["system"], row["workload"]): row for row in rows if is_standard(row)}
+    titles = ["a: p50 / p99 ms", "a: to the last, p99", "b: deliveries/s", "b: CPU µs"]
+    titles += ["c: deliveries/s", "d: deliveries/s", "d: CPU µs", "peak MiB", "missing"]
+    lines = header("system", *titles)
+    for system in (name for name in SYSTEMS if (name, "a") in found):
+        a, b, c, d = (found.get((system, name), {}) for name in "abcd")
+        each = f"{shown(a.get('each_p50_ms'))} / {shown(a.get('each_p99_ms'))}"
+        rates = [b.get("deliveries_per_s"), b.get("cpu_us_per_delivery")]
+        rates += [c.get("deliveries_per_s"), d.get("deliveries_per_s")]
+        rates += [
+            d.get("cpu_us_per_delivery"),
+            max(r.get("peak_rss_mib", 0.0) for r in (a, b, c, d)),
+        ]
+        figures = [shown(figure) for figure in (a.get("last_p99_ms"), *rates)]
+        lines.append(cells(system, each, *figures, missing(a, b, c, d)))
+    return lines
+
+
+def is_standard(row: Row) -> bool:
+    return row["peers"] == STANDARD_PEERS and row["workload"] in GROUPS["standard"]
+
+
+def missing(*workloads: Row) -> str:
+    """The share that never came, by workload."""
+    said = []
+    for row in workloads:
+        if row.get("missing"):
+            said.append(f"{row['workload']}: {share(row['missing'] / row['expected'])}")
+        if row.get("note"):
+            said.append(f"{row['workload']}: {row['note']}")
+    return ", ".join(said) or "none"
+
+
+def share(fraction: float) -> str:
+    return f"{fraction:.0%}" if fraction > 0.01 else f"{fraction:.1g}"
+
+
+def growth(rows: list[Row]) -> list[str]:
+    """Processor time for each delivery, by the number of peers."""
+    found = {(row["system"], row["workload"], row["peers"]): row for row in rows}
+    counts = sorted({row["peers"] for row in rows if row["workload"] == "b"})
+    lines = header("system", "workload", *(f"{count} peers" for count in counts))
+    for system in SYSTEMS:
+        for name in ("b", "d"):
+            figures = [
+                found.get((system, name, count), {}).get("cpu_us_per_delivery") for count in counts
+            ]
+            if any(figures):
+                lines.append(cells(system, name, *map(shown, figures)))
+    return lines
+
+
+def sweep(rows: list[Row], group: str, columns: dict[str, str]) -> list[str]:
+    """Our own figures for one group of workloads."""
+    lines = header("workload", *columns.values())
+    for row in rows:
+        if row["system"] == "ours" and row["workload"] in GROUPS[group]:
+            lines.append(cells(row["workload"], *(shown(row.get(key)) for key in columns)))
+    return lines
+
+
+def list_of(rows: list[Row], script: str) -> list[str]:
+    """The rows of a script that measures one thing after the other."""
+    wanted = [row for row in rows if row["script"] == script]
+    if any("median" in row for row in wanted):
+        lines = header("what", "median", "worst", "of", "unit")
+        keys = ["what", "median", "worst", "count", "unit"]
+    else:
+        lines = header("what", "figure", "unit")
+        keys = ["what", "value", "unit"]
+    return lines + [cells(*(shown(row[key]) for key in keys)) for row in wanted]
+
+
+def header(*titles: str) -> list[str]:
+    return [cells(*titles), "|---" * len(titles) + "|"]
+
+
+def cells(*texts: object) -> str:
+    return f"| {' | '.join(map(str, texts))} |"
+
+
+# ---- plots
+
+
+def plot(rows: list[Row]) -> None:
+    """Draw everything that there are figures for."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415  # installed for this alone
+
+    plt.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 10})
+    plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
+    plt.rcParams.update({"axes.grid": True, "grid.color": "#dddddd", "figure.figsize": (7, 4.2)})
+
+    def drawn(
+        name: str, title: str, x: str, y: str, lines: dict[str, list[tuple[Any, Any]]]
+    ) -> None:
+        figure, axes = plt.subplots(layout="constrained")
+        axes.set(title=title, xlabel=x, ylabel=y, xscale="log", yscale="log")
+        for label, points in lines.items():
+            style = {"color": COLOURS.get(label), "marker": "o", "markersize": 4}
+            axes.plot(*zip(*points, strict=True), label=label, **style)
+        ticks = sorted({point[0] for points in lines.values() for point in points})
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+        axes.legend(frameon=False, fontsize=9)
+        figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
+        plt.close(figure)
+
+    for name in ("b", "d"):
+        by_system = {
+            system: points(
+                [r for r in rows if (r["system"], r["workload"]) == (system, name)],
+                lambda row: row["peers"],
+                "cpu_us_per_delivery",
+            )
+            for system in SYSTEMS
+        }
+        title = f"What one delivery costs, workload {name}"
+        if lines := {system: found for system, found in by_system.items() if len(found) > 1}:
+            drawn(f"peers-{name}", title, "peers", "CPU µs per delivery", lines)
+    ours = [row for row in rows if row["system"] == "ours"]
+    sizes = [row for row in ours if row["workload"] in GROUPS["sizes"]]
+    if sizes:
+        cost = points(sizes, size_of, "cpu_us_per_delivery")
+        rate = points(sizes, size_of, "deliveries_per_s")
+        drawn("size-cost", "What one delivery costs, by size", "bytes", "CPU µs", {"ours": cost})
+        drawn("size-rate", "Throughput, by size", "bytes", "deliveries per second", {"ours": rate})
+    rates = [row for row in ours if row["workload"] in GROUPS["rates"]]
+    if rates:
+        delays = {p: points(rates, rate_of, f"each_{p}_ms") for p in ("p50", "p99")}
+        drawn("rate-delay", "Time to each peer, by rate", "messages per second", "ms", delays)
+        cost = points(rates, rate_of, "cpu_us_per_delivery")
+        title = "What one delivery costs, by rate"
+        drawn("rate-cost", title, "messages per second", "CPU µs", {"ours": cost})
+
+
+def points(rows: list[Row], x: Callable[[Row], Any], y: str) -> Points:
+    return sorted((x(row), row[y]) for row in rows if row.get(y))
+
+
+def size_of(row: Row) -> int:
+    return WORKLOADS[row["workload"]].size
+
+
+def rate_of(row: Row) -> int:
+    return round(WORKLOADS[row["workload"]].per_s)
+
+
+# ---- the command
+
+
+def parts(reports: list[Report]) -> dict[str, list[str]]:
+    """The lines of every part of the page, by its name."""
+    runs = [row for report in reports if report["script"] == "run" for row in report["rows"]]
+    rows = medians(runs)
+    others = [{**row, "script": r["script"]} for r in reports for row in r["rows"] if "what" in row]
+    size_columns = {"deliveries_per_s": "deliveries/s", "cpu_us_per_delivery": "CPU µs"}
+    size_columns["peak_rss_mib"] = "peak MiB"
+    rate_columns = {"each_p50_ms": "p50 ms", "each_p99_ms": "p99 ms", "last_p99_ms": "last, p99"}
+    rate_columns["cpu_us_per_delivery"] = "CPU µs"
+    return {
+        "conditions": conditions(reports),
+        "standard": standard(rows),
+        "growth": growth(rows),
+        "sizes": sweep(rows, "sizes", size_columns),
+        "rates": sweep(rows, "rates", rate_columns),
+        **{script: list_of(others, script) for script in ("life", "many", "hardship")},
+    }
+
+
+def filled(page: str, found: dict[str, list[str]]) -> str:
+    """The page with each part exchanged for these lines."""
+
+    def part(match: re.Match[str]) -> str:
+        return "\n".join([match[1], *found[match[2]], match[3]])
+
+    return PART.sub(part, page)
+
+
+def main() -> int:
+    """Fill the page and draw the plots."""
+    python = environment.python()
+    if python is None:
+        return 1
+    if Path(sys.executable) != Path(python):
+        os.execv(python, [python, __file__])
+    files = sorted(FOLDER.glob("*.json"))
+    reports = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(filled(page, parts(reports)), encoding="utf-8")
+    plot(medians([row for r in reports if r["script"] == "run" for row in r["rows"]]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
