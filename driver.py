@@ -262,10 +262,10 @@ class Driver:
     # ---- saying and hearing ----
 
     def broadcast(self, payload: bytes, timeout_s: float | None) -> int:
-        """Say it, once some neighbour is not far behind. Raises NotRunning, BroadcastTimeout."""
+        """Say it, once nobody is far behind who keeps up. Raises NotRunning, BroadcastTimeout."""
         with self.lock:
             if not self._may_go_on() and not self._has_room.wait_for(self._may_go_on, timeout_s):
-                raise BroadcastTimeout(f"every neighbour is far behind, for {timeout_s} s")
+                raise BroadcastTimeout(f"others are far behind, for {timeout_s} s")
             if self._is_leaving:
                 raise NotRunning("the peer is not running")
             number = self.node.broadcast(payload, now_s())
@@ -336,7 +336,7 @@ class Driver:
         return all(link.is_waiting for link in self.links.values())
 
     def _may_go_on(self) -> bool:
-        return self._is_leaving or not self.node.gossip.is_far_ahead
+        return self._is_leaving or not self.node.gossip.pace.is_far_ahead
 
 
 def now_s() -> float:

@@ -14,7 +14,6 @@ there back; without progress, another is asked. What nobody can provide any more
 
 import random
 import zlib
-from bisect import bisect_right
 from collections import deque
 
 from limits import Refusals
@@ -29,8 +28,9 @@ from messages import (
     WireError,
     stream_name,
 )
+from pace import Pace
 from settings import Tunables
-from streams import Gap, Ledger, Question, Stream, Threshold, cost_of, last_of, part, parts
+from streams import Gap, Ledger, Question, Stream, Threshold, part, parts
 from wire import MAX_NUMBER, Run, new_run
 
 
@@ -64,12 +64,7 @@ class Gossip:
         self.inbox: deque[Run | Gap] = deque()  # heard, and not yet taken by the application
         self.inbox_size = 0
         self.history_size = 0
-        self._confirmed = 0  # some neighbour has shown that it has so many of our own
-        self._unconfirmed_size = 0  # what the others of our own cost, while we hold them
-        self._said_size = 0  # of our own, since `wants_confirmation` last said yes
-        self._asked_at = 0  # our number then
-        self._most_unconfirmed_size = min(tunables.broadcast_lag_bytes, tunables.history_bytes // 2)
-        self._most_unconfirmed = tunables.stream_messages // 2
+        self.pace = Pace(me.key, tunables)
         self.delivered = 0  # messages handed to the application
         self.surplus = 0  # messages that came although we had them
 
@@ -78,6 +73,7 @@ class Gossip:
     def open(self, neighbour: Address, source: str = "") -> list[Have]:
         """A link begins. Returns what we have, to be told; the neighbour asks for what it lacks."""
         ledger = self._ledgers[neighbour] = Ledger(source or neighbour.host)
+        self.pace.open(neighbour)
         for stream in self.streams.values():
             ledger.cursor[stream.key] = stream.upto
         return self.all_holdings()
@@ -94,6 +90,8 @@ class Gossip:
             ledger.owed |= ledger.unannounced
             ledger.unannounced.clear()
             self._ready.add(neighbour)
+        if ledger.is_eager and not is_eager:
+            self.pace.stop_sending(neighbour)
         ledger.is_eager = is_eager
 
     def announcements(self, now_s: float) -> list[tuple[Address, Have]]:
@@ -125,11 +123,12 @@ class Gossip:
     @property
     def is_busy(self) -> bool:
         """Whether there is something to announce, or a question open."""
-        return self._has_news or bool(self._questions)
+        return self._has_news or bool(self._questions) or self.pace.is_far_ahead
 
     def close(self, neighbour: Address, now_s: float) -> None:
         """The link is over; what was asked of this neighbour is asked of another at once."""
         del self._ledgers[neighbour]
+        self.pace.close(neighbour, now_s)
         self._wants.pop(neighbour, None)
         for key, question in list(self._questions.items()):
             if question.asked == neighbour:
@@ -140,10 +139,8 @@ class Gossip:
     def broadcast(self, payload: bytes, now_s: float) -> int:
         """Say something to everyone. Returns its number in our stream."""
         run = new_run(self.own.key, self.own.upto + 1, payload)
-        cost = cost_of(run)
-        self._unconfirmed_size += cost
-        self._said_size += cost
         self._retain(self.own, run, now_s)
+        self.pace.grew(run, None)
         self._owe_to_all_but(None, self.own.key)
         return run.last
 
@@ -173,6 +170,7 @@ class Gossip:
         self._hand_on(run, len(run.data))
         self._owe_to_all_but(neighbour, key)
         count = run.last - run.first + 1
+        self.pace.grew(run, neighbour)
         self.delivered += count
         return count
 
@@ -202,22 +200,6 @@ class Gossip:
     def is_owed(self, neighbour: Address) -> bool:
         """Whether something waits to be sent to this neighbour."""
         return bool(self._ledgers[neighbour].owed)
-
-    @property
-    def is_far_ahead(self) -> bool:
-        """Every neighbour is far behind what we say; more might leave the history unheard."""
-        unconfirmed = self.own.upto - self._confirmed
-        is_much = self._unconfirmed_size > self._most_unconfirmed_size
-        return bool(self._ledgers) and (is_much or unconfirmed > self._most_unconfirmed)
-
-    def wants_confirmation(self) -> bool:
-        """Whether so much was said since the last time that neighbours are to be asked for it."""
-        is_much = self._said_size > self._most_unconfirmed_size // 4
-        if not is_much and self.own.upto - self._asked_at <= self._most_unconfirmed // 4:
-            return False
-        self._said_size = 0
-        self._asked_at = self.own.upto
-        return True
 
     def collect(self, budget: int) -> list[Run | Gap]:
         """What the application has not had yet, oldest first, about `budget` bytes of it."""
@@ -276,12 +258,6 @@ class Gossip:
         ledger = self._ledgers[neighbour]
         number = min(number, self.own.upto)
         ledger.has[self.own.key] = max(number, ledger.has.get(self.own.key, 0))
-        if number > self._confirmed:
-            start = bisect_right(self.own.runs, self._confirmed, key=last_of)
-            end = bisect_right(self.own.runs, number, key=last_of)
-            confirmed = self.own.runs[start:end]
-            self._unconfirmed_size -= sum(cost_of(r) for r in confirmed)
-            self._confirmed = number
 
     def has_all_of_ours(self, neighbour: Address) -> bool:
         """Whether the neighbour has shown that it has everything we said."""
@@ -312,6 +288,8 @@ class Gossip:
 
         Returns how many messages the tree did not bring in time, although others announced them.
         """
+        self.pace.share_history(self._large_streams())
+        self.pace.tick(now_s)
         failures = 0
         for key, question in list(self._questions.items()):
             stream = self.streams[key]
@@ -331,6 +309,13 @@ class Gossip:
                 failures += is_waiting and not self.is_inbox_full
                 self._ask(stream, question, now_s)
         return failures
+
+    def _large_streams(self) -> int:
+        """How many share the history, when that is no longer as good as empty."""
+        most = self._tunables.history_bytes
+        if self.history_size < most // 8:
+            return 1
+        return sum(stream.size > most // 256 for stream in self.streams.values())
 
     def collect_wants(self) -> list[tuple[Address, Want]]:
         """The questions decided on since the last call, and whom to put them to."""
@@ -453,9 +438,6 @@ class Gossip:
 
     def _drop(self, stream: Stream, size: int) -> None:
         self.history_size -= stream.drop_oldest(size)
-        if stream is self.own and stream.first > self._confirmed + 1:  # dropped unconfirmed
-            self._confirmed = stream.first - 1
-            self._unconfirmed_size = stream.size
 
     def _drop_from_largest(self) -> None:
         """Make room at the cost of who said most: a loud stream cannot push out the quiet ones."""
@@ -475,6 +457,7 @@ class Gossip:
             if stream.upto > 0:
                 self._forgotten.leave(stream.key, stream.upto)
             del self.streams[stream.key]
+            self.pace.forget(stream.key)
             self._questions.pop(stream.key, None)
             for ledger in self._ledgers.values():
                 for account in (ledger.has, ledger.provides_from, ledger.cursor):

@@ -221,6 +221,14 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """The sender and all that it passes the stream on to have it up to `upto`."""
+
+    stream: StreamKey
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
 class LivenessRequest:
     """Ask a neighbour to show it is alive. Answered by `LivenessReply` with the same number."""
 
@@ -360,5 +368,5 @@ class Untrusted:
 Message = (
     Hello | Welcome | Refused | Contacts | Have | Want | LivenessRequest | LivenessReply
     | OpinionRequest | Opinion | Bye | Probe | Echo | Direct | Received | Register | ListPeers
-    | PeerList | DeadReport | Verdict | Beacon | Mode | Inspect | Inspected | Untrusted
+    | PeerList | DeadReport | Verdict | Beacon | Mode | Progress | Inspect | Inspected | Untrusted
 )  # fmt: skip

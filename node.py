@@ -31,6 +31,7 @@ from messages import (
     Mode,
     Opinion,
     OpinionRequest,
+    Progress,
     Refused,
     StreamName,
     Want,
@@ -102,10 +103,8 @@ class Node:
         for _ in range(self.gossip.tick(now_s)):
             self._say_each(self.tree.parent_failed(now_s))
         self._say_each(self.tree.tick(now_s))
-        if self.gossip.is_far_ahead:
-            self._ask_what_was_heard()
         self._say_each(self.gossip.announcements(now_s))
-        self._flush_wants()
+        self._flush(now_s)
         return actions + self._part_from_slow(now_s) + self._dials(now_s)
 
     @property
@@ -234,7 +233,7 @@ class Node:
         self.gossip.close(neighbour, now_s)
         self._say_each(self.tree.link_down(neighbour, now_s))
         down = {"neighbour": str(neighbour), "reason": reason}
-        self._flush_wants()
+        self._flush(now_s)
         return [Close(neighbour, last_words), Notify("neighbour_down", down)]
 
     def _dials(self, now_s: float) -> list[Action]:
@@ -272,7 +271,7 @@ class Node:
                         break  # the message ended the link
         except WireError as error:
             actions += self.misbehaved(neighbour, f"broke the protocol: {error}", now_s)
-        self._flush_wants()
+        self._flush(now_s)
         return actions + self._part_from_slow(now_s)
 
     def _part_from_slow(self, now_s: float) -> list[Action]:
@@ -300,6 +299,8 @@ class Node:
                 self.gossip.set_eager(neighbour, self.tree.is_payload_link(neighbour))
             case Want():
                 self._say_all(neighbour, self.gossip.neighbour_wants(neighbour, message))
+            case Progress():
+                self.gossip.pace.told(neighbour, message, now_s)
             case Contacts(addresses, is_reply):
                 told = addresses[: self._tunables.contacts_per_exchange]
                 self.overlay.learn(told, self.overlay.neighbours[neighbour].source)
@@ -331,10 +332,7 @@ class Node:
 
     def broadcast(self, payload: bytes, now_s: float) -> int:
         """Say something to everyone. Returns its number in our stream."""
-        number = self.gossip.broadcast(payload, now_s)
-        if self.gossip.wants_confirmation():
-            self._ask_what_was_heard()
-        return number
+        return self.gossip.broadcast(payload, now_s)
 
     def is_heard(self) -> bool:
         """Whether there is a neighbour and all have everything we said; asks those that lack it."""
@@ -418,9 +416,10 @@ class Node:
             if isinstance(message, Mode):
                 self.gossip.set_eager(neighbour, self.tree.is_payload_link(neighbour))
 
-    def _flush_wants(self) -> None:
-        for asked, want in self.gossip.collect_wants():
-            self._say(asked, want)
+    def _flush(self, now_s: float) -> None:
+        """Say what the gossip decided on meanwhile."""
+        self._say_each(self.gossip.collect_wants())
+        self._say_each(self.gossip.pace.news(now_s))
 
     # ---- who lives ----
 

@@ -63,7 +63,7 @@ class Tunables:
     # stream has its share of the history, so there is no limit to messages a second
     inbox_bytes: int = 32 << 20  # heard but not yet taken by the application
     batch_bytes: int = 128 << 10  # taken for one `sendall`, so that control frames wait little
-    broadcast_lag_bytes: int = 16 << 20  # so much that no neighbour has confirmed: one waits
+    broadcast_lag_bytes: int = 16 << 20  # who lags by more is waited for; a quarter of the history
     want_patience_s: float = 1.0  # without progress for so long, another neighbour is asked
     gap_patience_s: float = 2.0  # when nobody can provide a message for so long, it is a gap
     max_queued_messages: int = 1000  # control messages for one link; a guess, far above normal

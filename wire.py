@@ -38,6 +38,7 @@ from messages import (
     OpinionRequest,
     PeerList,
     Probe,
+    Progress,
     Received,
     Refused,
     Register,
@@ -79,6 +80,7 @@ type_of_kind: dict[int, type] = {
     23: Inspect,
     24: Inspected,
     25: Untrusted,
+    26: Progress,
 }
 BROADCAST = 32  # the kind of a frame that carries a message of the application; see `Run`
 

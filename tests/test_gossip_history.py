@@ -18,7 +18,6 @@ from gossips import (
     asked,
     delivered,
     gossip_of,
-    meet,
     numbers,
     sent,
     told,
@@ -272,73 +271,6 @@ def test_how_far_we_have_a_peers_own_stream(gossip: Gossip) -> None:
     assert gossip.heard_from(name(1)) == 4
     assert gossip.heard_from(name(1, BOOT_MS + 1)) == 0
     assert gossip.heard_from(name(2)) == 0
-
-
-def test_who_says_much_more_than_anybody_takes_is_far_ahead() -> None:
-    gossip = gossip_of(broadcast_lag_bytes=10_000)
-    while not gossip.is_far_ahead:
-        gossip.broadcast(bytes(1000), now_s=0)
-    assert 8 <= gossip.own.upto <= 11
-    gossip.take(A, MANY_BYTES)
-    assert gossip.is_far_ahead, "it was sent, and nobody has shown that it came"
-    gossip.neighbour_heard_us(A, gossip.own.upto)
-    assert not gossip.is_far_ahead, "one that keeps up is enough"
-
-
-def test_who_says_many_small_things_that_nobody_takes_is_far_ahead() -> None:
-    gossip = gossip_of(stream_messages=100)
-    for _ in range(50):
-        assert not gossip.is_far_ahead
-        gossip.broadcast(b"", now_s=0)
-    gossip.broadcast(b"", now_s=0)
-    assert gossip.is_far_ahead
-    gossip.neighbour_heard_us(A, 1)
-    assert not gossip.is_far_ahead
-
-
-def test_who_said_much_is_to_ask_what_was_heard_now_and_then() -> None:
-    gossip = gossip_of(broadcast_lag_bytes=10_000)
-    asked_at = []
-    for _ in range(20):
-        gossip.broadcast(bytes(1000), now_s=0)
-        if gossip.wants_confirmation():
-            asked_at.append(gossip.own.upto)
-            gossip.neighbour_heard_us(A, gossip.own.upto)
-        assert not gossip.is_far_ahead
-    assert 3 <= len(asked_at) <= 10
-
-
-def test_what_others_say_puts_nobody_far_ahead() -> None:
-    gossip = gossip_of(broadcast_lag_bytes=10_000)
-    gossip.hear(A, run(S, 1, 100, payload=bytes(1000)), now_s=0)
-    assert not gossip.is_far_ahead
-
-
-def test_what_left_the_history_unheard_does_not_count_as_lag() -> None:
-    gossip = gossip_of(neighbours=[], history_bytes=20_000, broadcast_lag_bytes=1 << 20)
-    for _ in range(100):
-        gossip.broadcast(bytes(1000), now_s=0)
-    meet(gossip, A)
-    gossip.neighbour_heard_us(A, gossip.own.upto - 4)
-    for _ in range(4):
-        assert not gossip.is_far_ahead
-        gossip.broadcast(b"", now_s=0)
-
-
-def test_nobody_is_behind_who_is_not_there() -> None:
-    gossip = gossip_of(neighbours=[], broadcast_lag_bytes=10_000)
-    for _ in range(20):
-        gossip.broadcast(bytes(1000), now_s=0)
-    assert not gossip.is_far_ahead
-
-
-def test_who_said_much_alone_may_go_on_once_a_newcomer_has_heard_it() -> None:
-    gossip = gossip_of(neighbours=[], broadcast_lag_bytes=10_000)
-    for _ in range(20):
-        gossip.broadcast(bytes(1000), now_s=0)
-    meet(gossip, A)
-    gossip.neighbour_heard_us(A, gossip.own.upto)
-    assert not gossip.is_far_ahead
 
 
 # ---- digests -------------------------------------------------------------------------------------

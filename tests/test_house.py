@@ -21,13 +21,14 @@ LAYERS = """
     driver  registration  threads  inhabitants  screen  authority
     link  node  command_line
     actions  overlay  tree  gossip  liveness  directory
-    streams  trust
+    pace  trust
+    streams
     tls
     wire  limits
     settings  journal
     messages
 """
-PURE = ["node", "actions", "overlay", "tree", "gossip", "streams", "liveness", "directory"]
+PURE = ["node", "actions", "overlay", "tree", "gossip", "pace", "streams", "liveness", "directory"]
 PURE += ["wire", "messages", "limits"]
 
 WORLD = {  # what reaches outside, or differs from run to run

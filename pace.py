@@ -1,0 +1,214 @@
+"""How fast to speak: as fast as all take it in who keep up, and no faster.
+
+Pure: no sockets, threads or clocks; the time is an argument.
+
+Histories are bounded. Who says more than others can take in would see its oldest messages leave
+every history before the last peer has them. So each peer tells whoever brings it a stream how far
+it *and all behind it* have it (`Progress`): the least of its own number and of those it was told in
+turn. At the origin this is how far the slowest of all has come, and `broadcast` waits while that
+lies too far back.
+
+Nobody waits for a peer that is left behind: one that takes in less than an eighth of what others
+do, or has hardly moved for a second. It lags, and may find gaps; the others do not feel it. Only
+when all neighbours are behind does the origin wait for the best of them, however slow.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+from messages import Address, Progress, StreamKey
+from settings import Tunables
+from streams import cost_of
+from wire import Run
+
+STEPS = 8  # parts of the limit: after each, progress is told
+KEEPS_UP = 8  # who takes in less than this part of what is said is left behind
+PATIENCE_S = 1.0  # who is too far back must come nearer by half the limit in this time
+MOST_POINTS = 16 * STEPS
+UNLIMITED = 1 << 62
+
+
+@dataclass(slots=True)
+class Taker:
+    """A neighbour that gets a stream from us. Positions are bytes since the stream began."""
+
+    number: int  # it, and all behind it, have the stream up to here
+    at: int  # the position of that
+    paced: tuple[tuple[int, int], tuple[int, int]]  # (who leads, this one), at two times
+    slow_since_s: float | None = None  # since then it is too far back
+    slow_at: int = 0  # where it was then
+    is_left_behind: bool = False
+
+
+@dataclass(slots=True)
+class Flow:
+    """One stream on its way through this peer."""
+
+    upto: int = 0  # the number that we have
+    at: int = 0  # and its position
+    points: list[tuple[int, int]] = field(default_factory=list)  # some numbers and positions
+    takers: dict[Address, Taker] = field(default_factory=dict)
+    source: Address | None = None  # who brings it
+    told_at: int = 0  # how far the source was told
+
+    @property
+    def lead(self) -> int:
+        """How far who is ahead has come: on the way we ourselves, at the origin another."""
+        if self.source is None and self.takers:
+            return max(taker.at for taker in self.takers.values())
+        return self.at
+
+    def position(self, number: int) -> int:
+        """Where the message lies, rather too early than too late."""
+        if number >= self.upto:
+            return self.at
+        index = bisect_right(self.points, (number, UNLIMITED)) - 1
+        return self.points[index][1] if index >= 0 else 0
+
+
+class Pace:
+    """What this peer knows of how far others have come, stream by stream."""
+
+    def __init__(self, own: StreamKey, tunables: Tunables) -> None:
+        self._own = own
+        self._tunables = tunables
+        self._flows: dict[StreamKey, Flow] = {own: Flow()}
+        self._due: set[StreamKey] = set()  # streams whose progress is to be looked at
+        self._slow: set[StreamKey] = set()  # some taker of these is waited for
+        self._message_cost = 2 * tunables.broadcast_lag_bytes // tunables.stream_messages
+        self._limit = 0
+        self.share_history(1)
+        self._free_until = UNLIMITED  # the position up to which we may speak without waiting
+
+    @property
+    def is_far_ahead(self) -> bool:
+        """Whether others have to take in more before we say more."""
+        return self._flows[self._own].at > self._free_until
+
+    def share_history(self, streams: int) -> None:
+        """So many streams are large now: none may lag by more than its part of a history."""
+        share = self._tunables.history_bytes // (4 * max(1, streams))
+        self._limit = max(1, min(self._tunables.broadcast_lag_bytes, share))
+
+    # ---- links ----
+
+    def open(self, neighbour: Address) -> None:
+        """A link begins; what was said before does not count as lag."""
+        flow = self._flows[self._own]
+        flow.takers[neighbour] = _taker(flow, flow.upto)
+        self._free_until = min(self._free_until, flow.at + self._limit)
+
+    def close(self, neighbour: Address, now_s: float) -> None:
+        """The link is over."""
+        for key, flow in self._flows.items():
+            if flow.takers.pop(neighbour, None) is not None:
+                self._due.add(key)
+            if flow.source == neighbour:
+                flow.source = None
+        self._review(now_s)
+
+    def stop_sending(self, neighbour: Address) -> None:
+        """The neighbour gets its payload from another now, and tells that one."""
+        for key, flow in self._flows.items():
+            if neighbour in flow.takers:
+                del flow.takers[neighbour]
+                self._due.add(key)
+        self.open(neighbour)
+
+    # ---- streams ----
+
+    def grew(self, run: Run, source: Address | None) -> None:
+        """We have one run more of a stream."""
+        key = run.stream
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._flows[key] = Flow()
+        flow.upto = run.last
+        flow.at += cost_of(run) + (run.last - run.first + 1) * self._message_cost
+        if source != flow.source:
+            flow.source, flow.told_at = source, 0
+        if not flow.points or flow.at - flow.points[-1][1] >= self._limit // (2 * STEPS):
+            flow.points.append((flow.upto, flow.at))
+            if len(flow.points) > 2 * MOST_POINTS:
+                del flow.points[:MOST_POINTS]
+            self._due.add(key)
+
+    def forget(self, key: StreamKey) -> None:
+        """The stream is no longer held."""
+        self._flows.pop(key, None)
+        self._due.discard(key)
+        self._slow.discard(key)
+
+    def told(self, neighbour: Address, progress: Progress, now_s: float) -> None:
+        """All behind the neighbour have the stream so far."""
+        flow = self._flows.get(progress.stream)
+        if flow is None:
+            return
+        number = min(progress.upto, flow.upto)
+        taker = flow.takers.setdefault(neighbour, _taker(flow, number))
+        taker.number, taker.at = number, flow.position(number)
+        latest = taker.paced[1]
+        if flow.lead - latest[0] >= self._limit:
+            taker.paced = latest, (flow.lead, taker.at)
+        self._due.add(progress.stream)
+        if progress.stream == self._own:
+            self._review(now_s)
+
+    def news(self, now_s: float) -> list[tuple[Address, Progress]]:
+        """What the sources of streams are to be told."""
+        told = []
+        due, self._due = self._due, set()
+        for key in due:
+            flow = self._flows[key]
+            if flow.source is None:
+                continue
+            waited = [taker for taker in flow.takers.values() if self._keeps_up(flow, taker, now_s)]
+            if any(taker.slow_since_s is not None for taker in waited):
+                self._slow.add(key)
+            number = min([flow.upto, *(taker.number for taker in waited)])
+            at = flow.position(number)
+            if at - flow.told_at >= self._limit // STEPS:
+                flow.told_at = at
+                told.append((flow.source, Progress(key, number)))
+        return told
+
+    def tick(self, now_s: float) -> None:
+        """Time has passed: some may have lost their claim to be waited for."""
+        self._due |= self._slow
+        self._slow.clear()
+        self._review(now_s)
+
+    # ---- who is waited for ----
+
+    def _review(self, now_s: float) -> None:
+        """How far we may go on now."""
+        flow = self._flows[self._own]
+        takers = flow.takers.values()
+        free = [max(taker.at for taker in takers)] if takers else [UNLIMITED]
+        free += [taker.at for taker in takers if self._keeps_up(flow, taker, now_s)]
+        self._free_until = min(free) + self._limit
+
+    def _keeps_up(self, flow: Flow, taker: Taker, now_s: float) -> bool:
+        """Whether the taker is waited for when it is too far back."""
+        lag = flow.at - taker.at
+        if taker.is_left_behind:
+            taker.is_left_behind = lag > self._limit
+        elif lag <= self._limit:
+            taker.slow_since_s = None
+        elif not self._is_moving(flow, taker, now_s):
+            taker.slow_since_s, taker.is_left_behind = None, True
+        return not taker.is_left_behind
+
+    def _is_moving(self, flow: Flow, taker: Taker, now_s: float) -> bool:
+        """Whether one that is too far back takes in enough of what is said."""
+        since = taker.paced[0]
+        if (taker.at - since[1]) * KEEPS_UP < flow.lead - since[0]:
+            return False
+        if taker.slow_since_s is None or taker.at - taker.slow_at >= self._limit // 2:
+            taker.slow_since_s, taker.slow_at = now_s, taker.at
+        return now_s < taker.slow_since_s + PATIENCE_S
+
+
+def _taker(flow: Flow, number: int) -> Taker:
+    at = flow.position(number)
+    return Taker(number, at, ((flow.lead, at), (flow.lead, at)))

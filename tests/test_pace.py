@@ -1,0 +1,276 @@
+"""How fast a peer may speak: who is waited for, and who is not."""
+
+import pytest
+
+from messages import Progress
+from pace import KEEPS_UP, PATIENCE_S, STEPS, Pace
+from pure import address, key, run
+from settings import Tunables
+
+OWN, OTHER = key(0), key(1)
+A, B, C = address(1), address(2), address(3)
+LIMIT = 100_000
+SIZE = 1_000  # of a payload
+
+
+def pace_of(*neighbours: int, **tunables: int) -> Pace:
+    """One with these neighbours, which may be LIMIT bytes behind."""
+    usual = {"broadcast_lag_bytes": LIMIT, "stream_messages": 1 << 30}
+    pace = Pace(OWN, Tunables(**{**usual, **tunables}))
+    for number in neighbours:
+        pace.open(address(number))
+    return pace
+
+
+class Speaker:
+    """A peer that says as much as it may."""
+
+    def __init__(self, pace: Pace, now_s: float = 0.0) -> None:
+        self.pace = pace
+        self.now_s = now_s
+        self.upto = 0
+
+    def say(self, count: int = 1, size: int = SIZE) -> int:
+        """Say that many more messages, or as many as may be said."""
+        for said in range(count):
+            if self.pace.is_far_ahead:
+                self.waits(0)  # as a node does that has nothing else to do
+            if self.pace.is_far_ahead:
+                return said
+            self.upto += 1
+            self.pace.grew(run(OWN, self.upto, self.upto, bytes(size)), None)
+        return count
+
+    def hears_from(self, number: int, upto: int) -> None:
+        """That neighbour, and all behind it, have so much."""
+        self.pace.told(address(number), Progress(OWN, upto), self.now_s)
+
+    def waits(self, duration_s: float) -> None:
+        self.now_s += duration_s
+        self.pace.tick(self.now_s)
+
+
+MANY = 10_000
+FULL = LIMIT // (SIZE + 250)  # about so many messages may be on their way
+
+
+# ---- at the origin -------------------------------------------------------------------------------
+
+
+def test_who_has_no_neighbour_is_never_far_ahead() -> None:
+    assert Speaker(pace_of()).say(MANY) == MANY
+
+
+def test_one_may_say_as_much_as_the_limit_before_anybody_has_shown_to_have_it() -> None:
+    assert Speaker(pace_of(1)).say(MANY) == pytest.approx(FULL, abs=10)
+
+
+def test_many_small_messages_count_as_well() -> None:
+    speaker = Speaker(pace_of(1, broadcast_lag_bytes=16 << 20, stream_messages=100))
+    assert speaker.say(MANY, size=0) == pytest.approx(50, abs=2)
+
+
+def test_one_may_go_on_as_far_as_others_have_come() -> None:
+    speaker = Speaker(pace_of(1))
+    said = speaker.say(MANY)
+    speaker.hears_from(1, said // 2)
+    assert speaker.say(MANY) == pytest.approx(said // 2, abs=FULL // STEPS)
+
+
+def test_what_was_said_alone_does_not_count() -> None:
+    speaker = Speaker(pace_of())
+    speaker.say(MANY)
+    speaker.pace.open(A)
+    assert speaker.say(MANY) == pytest.approx(FULL, abs=10)
+
+
+def test_the_slowest_of_those_who_keep_up_is_waited_for() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    speaker.say(FULL - 10)
+    speaker.hears_from(1, speaker.upto)
+    speaker.hears_from(2, speaker.upto // 2)
+    assert speaker.say(MANY) < 0.6 * FULL
+    speaker.hears_from(1, speaker.upto)
+    assert speaker.say(MANY) == 0, "the second is too far back"
+    speaker.hears_from(2, speaker.upto)
+    assert speaker.say(MANY) > 0.8 * FULL
+
+
+def test_who_takes_in_hardly_anything_holds_up_nobody() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    for _ in range(100):
+        speaker.say(FULL // STEPS)
+        speaker.hears_from(1, speaker.upto)
+        speaker.hears_from(2, speaker.upto // (2 * KEEPS_UP))
+    assert speaker.upto == 100 * (FULL // STEPS)
+
+
+def test_who_stands_still_is_waited_for_no_longer_than_the_patience() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    while speaker.say(5):
+        speaker.hears_from(1, speaker.upto)
+        speaker.hears_from(2, min(speaker.upto, FULL))
+    assert speaker.say() == 0
+    speaker.waits(0.9 * PATIENCE_S)
+    assert speaker.say() == 0
+    speaker.waits(0.2 * PATIENCE_S)
+    assert speaker.say() == 1
+
+
+def test_who_comes_nearer_all_the_time_is_waited_for() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    heard = 0
+    for _ in range(200):
+        speaker.say(MANY)
+        speaker.hears_from(1, speaker.upto)
+        heard += FULL // 4  # in a third of the patience
+        speaker.hears_from(2, min(heard, speaker.upto))
+        speaker.waits(PATIENCE_S / 3)
+        assert speaker.upto - heard <= FULL + 10
+
+
+def test_who_was_left_behind_counts_again_once_it_has_come_near() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    for _ in range(30):
+        speaker.say(FULL // STEPS)
+        speaker.hears_from(1, speaker.upto)
+    assert speaker.upto == 30 * (FULL // STEPS)
+    for _ in range(10):
+        speaker.hears_from(2, speaker.upto)
+        speaker.say(FULL // STEPS)
+        speaker.hears_from(1, speaker.upto)
+    speaker.hears_from(1, speaker.upto)
+    assert speaker.say(MANY) <= FULL + 10
+    speaker.hears_from(1, speaker.upto)
+    assert speaker.say(1) == 0, "the second is waited for again"
+
+
+def test_when_all_are_behind_the_best_is_waited_for_however_long_it_takes() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    speaker.say(MANY)
+    speaker.waits(100 * PATIENCE_S)
+    assert speaker.say() == 0
+    speaker.hears_from(1, FULL // 2)
+    assert 0 < speaker.say(MANY) < FULL
+
+
+def test_who_is_gone_is_not_waited_for() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    speaker.say(MANY)
+    speaker.hears_from(1, speaker.upto)
+    speaker.hears_from(2, speaker.upto // 2)
+    said = speaker.say(MANY)
+    speaker.hears_from(1, speaker.upto)
+    assert said < FULL
+    speaker.pace.close(B, speaker.now_s)
+    assert speaker.say(MANY) > 0.8 * FULL
+
+
+def test_who_gets_its_payload_elsewhere_now_is_not_waited_for() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    for _ in range(3):
+        speaker.say(FULL // 2)
+        speaker.hears_from(1, speaker.upto)
+        speaker.hears_from(2, speaker.upto)
+    speaker.pace.stop_sending(B)
+    for _ in range(100):
+        assert speaker.say(FULL // STEPS) == FULL // STEPS
+        speaker.hears_from(1, speaker.upto)
+
+
+def test_large_streams_share_the_history() -> None:
+    alone, one_of_many = pace_of(1, history_bytes=4 * LIMIT), pace_of(1, history_bytes=4 * LIMIT)
+    one_of_many.share_history(10)
+    one_of_many.tick(0)
+    assert Speaker(alone).say(MANY) > 5 * Speaker(one_of_many).say(MANY)
+
+
+@pytest.mark.parametrize("upto", [0, 10**18])
+def test_false_progress_is_bounded_by_what_was_said(upto: int) -> None:
+    speaker = Speaker(pace_of(1))
+    speaker.say(FULL // 2)
+    speaker.hears_from(1, upto)
+    assert speaker.say(MANY) <= FULL + 10
+
+
+# ---- on the way ----------------------------------------------------------------------------------
+
+
+def hear(pace: Pace, count: int, source: int = 9, first: int = 1) -> None:
+    for number in range(first, first + count):
+        pace.grew(run(OTHER, number, number, bytes(SIZE)), address(source))
+
+
+def test_the_source_of_a_stream_is_told_now_and_then_how_far_we_have_it() -> None:
+    pace = pace_of(9, 1)
+    told = []
+    for number in range(1, FULL + 1):
+        hear(pace, 1, first=number)
+        told += pace.news(0)
+    assert {who for who, _ in told} == {address(9)}
+    numbers = [progress.upto for _, progress in told]
+    assert numbers == sorted(set(numbers))
+    assert STEPS // 2 <= len(numbers) <= 2 * STEPS
+    assert FULL - numbers[-1] <= 2 * FULL // STEPS
+
+
+def test_little_that_is_said_is_worth_no_progress() -> None:
+    pace = pace_of(9)
+    hear(pace, FULL // (2 * STEPS))
+    assert pace.news(0) == []
+
+
+def test_the_source_is_told_how_far_the_slowest_behind_us_is() -> None:
+    pace = pace_of(9, 1, 2)
+    hear(pace, FULL)
+    pace.told(A, Progress(OTHER, FULL), 0)
+    pace.told(B, Progress(OTHER, FULL // 2), 0)
+    [(_, progress)] = pace.news(0)
+    assert progress == Progress(OTHER, FULL // 2)
+
+
+def test_the_source_is_not_held_up_by_one_that_is_left_behind() -> None:
+    pace = pace_of(9, 1)
+    pace.told(A, Progress(OTHER, 0), 0)
+    last = 0
+    for start in range(0, 20 * FULL, 10):
+        hear(pace, 10, first=start + 1)
+        pace.told(A, Progress(OTHER, start // (4 * KEEPS_UP)), 0)
+        last = max([last, *(progress.upto for _, progress in pace.news(0))])
+    assert last > 19 * FULL
+
+
+def test_one_that_stands_still_on_the_way_is_left_behind_in_time() -> None:
+    pace = pace_of(9, 1)
+    for start in range(0, 3 * FULL, 10):
+        hear(pace, 10, first=start + 1)
+        pace.told(A, Progress(OTHER, start + 10), 0)
+    pace.news(0)
+    hear(pace, FULL + 20, first=3 * FULL + 1)
+    assert pace.news(0) == []
+    pace.tick(PATIENCE_S)
+    assert [progress.upto for _, progress in pace.news(PATIENCE_S)] == [4 * FULL + 20]
+
+
+def test_a_new_source_is_told_anew() -> None:
+    pace = pace_of(8, 9)
+    hear(pace, FULL, source=9)
+    assert [who for who, _ in pace.news(0)] == [address(9)]
+    hear(pace, FULL // 4, source=8, first=FULL + 1)
+    assert [who for who, _ in pace.news(0)] == [address(8)]
+
+
+def test_a_source_that_is_gone_is_told_nothing() -> None:
+    pace = pace_of(9, 1)
+    hear(pace, FULL)
+    pace.close(address(9), 0)
+    assert pace.news(0) == []
+
+
+def test_what_is_told_of_unknown_or_forgotten_streams_is_nothing() -> None:
+    pace = pace_of(9, 1)
+    pace.told(A, Progress(OTHER, 5), 0)
+    hear(pace, FULL)
+    pace.forget(OTHER)
+    pace.told(A, Progress(OTHER, 5), 0)
+    assert pace.news(0) == []
