@@ -258,7 +258,26 @@ class Running(contextlib.ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reload: Callable[[], object] = lambda: None  # may raise OSError, NetworkError
+        self._lock = threading.Lock()  # guards what follows
+        self._reload: Callable[[], object] | None = None
+        self._was_hung_up = False
+
+    def reload_with(self, reload: Callable[[], object]) -> None:
+        """Do this on SIGHUP, and at once if one has come already. OSError, NetworkError: told."""
+        with self._lock:
+            self._reload = reload
+        if self._was_hung_up:
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """SIGHUP has come: read the files again, now or as soon as the program can."""
+        with self._lock:
+            self._was_hung_up = self._reload is None
+            reload = self._reload or (lambda: None)
+        try:
+            reload()
+        except (OSError, NetworkError) as error:
+            complain(f"not all was read again: {error}")
 
 
 def run(program: Callable[[Running], int]) -> int:
@@ -280,7 +299,7 @@ def run(program: Callable[[Running], int]) -> int:
     with _terminal_as_it_was():
         body.start()
         while signal.sigwait(_SIGNALS) == signal.SIGHUP and not has_terminal:
-            _reload(running)
+            running.hang_up()
         tell_manager("STOPPING=1")
         if not codes and is_terminal():
             print(file=sys.stderr)  # what follows shall not stand behind the ^C
@@ -306,13 +325,6 @@ def tell_manager(state: str) -> None:
             manager.send(state.encode())
     except OSError as error:
         complain(f"the service manager cannot be told {state}: {error.strerror}")
-
-
-def _reload(running: Running) -> None:
-    try:
-        running.reload()
-    except (OSError, NetworkError) as error:
-        complain(f"not all was read again: {error}")
 
 
 def _run_body(program: Callable[[Running], int], running: Running, codes: list[int]) -> None:

@@ -79,7 +79,7 @@ def _seed_program(running: Running) -> int:
         )
         running.callback(seed.stop, "told to stop")
         seed.start()
-        running.reload = seed.reload
+        running.reload_with(seed.reload)
         return seed
 
     started(arguments.port, Prompt("Port of this seed", 12345), start, arguments.json)
@@ -114,7 +114,7 @@ def _peer_program(running: Running) -> int:
         )
         running.callback(peer.stop, "told to stop")
         peer.start()
-        running.reload = peer.reload
+        running.reload_with(peer.reload)
         return peer
 
     prompt = Prompt("Port of this peer", 0, shown="a free one")

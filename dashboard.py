@@ -185,7 +185,7 @@ def _program(running: Running) -> int:
         except AddressInUse as error:  # the peer's: no other port of the page would help
             raise BadAddress(str(error)) from error
         running.callback(dashboard.stop, "told to stop")
-        running.reload = dashboard.reload
+        running.reload_with(dashboard.reload)
         return dashboard
 
     started(arguments.port, Prompt("Port of the page", DEFAULT_PORT), start, arguments.json)

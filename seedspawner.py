@@ -82,7 +82,7 @@ def _program(running: Running) -> int:
     network = Network(arguments)
     running.callback(network.stop)
     network.start()
-    running.reload = network.reload
+    running.reload_with(network.reload)
     tell_manager("READY=1")
     wait_for_ever()
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from command_line import (
+    Running,
     address_text,
     argument,
     count_number,
@@ -131,3 +132,15 @@ def test_a_bad_argument_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtur
 def test_an_argument_keeps_the_reason() -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"expected seconds.* got 'soon'"):
         argument(seconds)("soon")
+
+
+def test_a_hang_up_before_the_program_is_ready_is_obeyed_once_it_is() -> None:
+    running = Running()
+    obeyed: list[str] = []
+    running.hang_up()
+    running.reload_with(lambda: obeyed.append("at once"))
+    assert obeyed == ["at once"]
+    running.reload_with(lambda: obeyed.append("not again"))
+    assert obeyed == ["at once"]
+    running.hang_up()
+    assert obeyed == ["at once", "not again"]

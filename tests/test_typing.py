@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import free_port, let_pass, wait_until
+from helpers import free_port, free_ports, let_pass, wait_until
 from programs import Program, Programs
 from screen import width_of, wrapped
 from terminals import Terminal
@@ -219,9 +219,10 @@ def test_nothing_but_text_on_a_dumb_terminal(programs: Programs) -> None:
 
 @pytest.mark.parametrize("script", ["seed.py", "peer.py", "seedspawner.py"])
 def test_nothing_but_text_in_a_pipe(programs: Programs, script: str) -> None:
-    number = 1 if script == "seedspawner.py" else free_port()
+    is_spawner = script == "seedspawner.py"
+    given = (1, "--base-port", free_ports(8)) if is_spawner else (free_port(),)
     with subprocess.Popen(
-        [sys.executable, *programs.arguments(script, number)],
+        [sys.executable, *programs.arguments(script, *given)],
         env=programs.environment,
         cwd=programs.folder,
         stdin=subprocess.DEVNULL,
