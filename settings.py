@@ -99,6 +99,9 @@ class Tunables:
                 raise ValueError(f"{field.name}: expected more than 0")
         self._check(self.out_links <= self.max_links, "out_links <= max_links")
         self._check(self.renew_interval_s < self.lease_s, "renew_interval_s < lease_s")
+        self._check(self.parent_overlap_s <= self.beacon_interval_s, "overlap <= beacon interval")
+        self._check(self.missed_beacons_stale >= 2, "missed_beacons_stale >= 2")
+        self._check(self.tick_interval_s <= self.own_lateness_s, "tick interval <= own lateness")
         self._check(self.first_backoff_s <= self.longest_backoff_s, "first <= longest back-off")
 
     def _check(self, holds: bool, relation: str) -> None:

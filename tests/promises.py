@@ -41,15 +41,16 @@ class Promises(Watch):
         demand(not (is_listed_life and is_within_reach), f"{peer} lives and stays on the list")
 
     def _look_at_seeds(self) -> None:
-        """A dead peer is off every list once a lease, and the attempt after it, is over."""
+        """A dead peer is off every list once a lease, and the attempt after it, is over.
+
+        If it lives again, it is right that its address is listed, whichever life registered it.
+        """
         world, limits = self._world, self._world.tunables
         world.after(LOOK_INTERVAL_S, self._look_at_seeds)
         patience_s = limits.lease_s + LOOK_INTERVAL_S + limits.probe_timeout_s + VERDICT_SLACK_S
         for seed in world.seeds:
             for address, life in world.peers.items():
-                boot_ms = seed.directory.boot_of(address) if seed.is_up else None
-                is_dead = not life.is_alive or boot_ms != life.node.me.boot_ms
-                if boot_ms is not None and is_dead:
+                if seed.is_up and address in seed.directory and not life.is_alive:
                     is_in_time = world.now_s <= life.since_s + patience_s
                     demand(is_in_time, f"{address} is dead and off the list of {seed.address}")
 

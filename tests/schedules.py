@@ -2,7 +2,8 @@
 
 A run has two phases: faults of every kind for a while, with the promises checked after every event;
 then the faults stop, and within a time all must be one calm network in which all have the same, and
-which carries hardly more copies than needed.
+which carries hardly more copies than needed. In some runs there are insiders that withhold or lie,
+in some slow links, and in half of them every tunable is up to ten times as much or as little.
 
     python3 tests/schedules.py 17        run number 17 again, telling what happens
     python3 tests/schedules.py 0-20000   a long search
@@ -11,7 +12,6 @@ which carries hardly more copies than needed.
 import dataclasses
 import random
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +30,14 @@ SETTLED_WITHIN_S = 30.0
 PAUSES_S = (0.5, 2.5, 6.0, 12.0)  # under, and over, what makes a peer suspect
 MOST_COPIES = 0.05  # beyond the one needed, once all is calm
 CALM_ATTEMPTS = 5
+MOST_PEERS = 9
 
-
-class Temper(Enum):
-    """By how much the tunables of a run differ from the usual ones, either way.
-
-    Where they differ little, a network settles, at the slowest as much later as its times are
-    longer. Where they differ much it need not: patience shorter than a round trip asks and redials
-    for ever, and after a long back-off the faults of the first phase are long over. There only what
-    must never happen is looked for.
-    """
-
-    USUAL = 1.0
-    MODERATE = 2.0
-    WILD = 10.0
+# With less of these, no network of this kind can be whole.
+LEAST = {"out_links": 2, "max_links": 4, "book_size": MOST_PEERS - 1, "history_bytes": 20_000}
+ANSWERED_WITHIN = ["dial_timeout_s", "handshake_timeout_s", "probe_timeout_s", "want_patience_s"]
+ANSWERED_WITHIN += ["most_want_delay_s", "beacon_interval_s"]  # the way through the tree
+QUICK_ANSWER_S = 0.12  # there and back
+SLOWEST_ANSWER_S = 2.1  # over a slow link
 
 
 class Schedule:
@@ -52,25 +46,26 @@ class Schedule:
     def __init__(self, seed: int, is_telling: bool = False) -> None:
         self.rng = random.Random(seed)
         self.is_telling = is_telling
-        [self.temper] = self.rng.choices(list(Temper), [6, 2, 2])
+        self.most = self.rng.choice([1, 1, 2, 10])  # factor, by which tunables differ from usual
         manners = [None, None, None, withholding, Lying(self.rng)]
         self.manner = self.rng.choice(manners)
-        self.world = World(
-            seed,
-            self._tunables(),
-            seeds=self.rng.randint(1, 3),
-            slow_share=self.rng.choice([0, 0, 0, 0.2]),
-        )
+        slow_share = self.rng.choice([0, 0, 0, 0.2])
+        self.within_s = SETTLED_WITHIN_S
+        tunables = self._tunables(slow_share > 0)
+        self.world = World(seed, tunables, seeds=self.rng.randint(1, 3), slow_share=slow_share)
         Promises(self.world)
-        size = self.rng.randint(2, 9)
+        size = self.rng.randint(2, MOST_PEERS)
         self.addresses = [Address(f"10.0.0.{n}", 6000) for n in range(1, size + 1)]
         self.insiders = self.rng.sample(self.addresses, size // 3 if self.manner else 0)
         self.faults = [self._crash, self._vanish, self._restart, self._pause, self._cut]
         self.faults += [self._heal, self._seeds, self._slander, self._say, self._break]
         self.weights = [1, 1, 2, 1, 1, 1, 1, 1, 5, self.rng.choice([2, 2, 10])]
 
-    def _tunables(self) -> Tunables:
-        """Limits small enough to be met, and intervals short enough for a short run."""
+    def _tunables(self, are_some_slow: bool) -> Tunables:
+        """The usual ones of these runs, or others: each up to so many times as much or as little.
+
+        Usual are limits small enough to be met, and intervals short enough for a short run.
+        """
         usual = Tunables(
             tick_interval_s=0.25,
             feeler_interval_s=5.0,
@@ -78,24 +73,31 @@ class Schedule:
             longest_backoff_s=8.0,
             out_links=self.rng.choice([2, 4]),
             max_links=self.rng.choice([4, 5, 12]),
-            book_size=self.rng.choice([8, 512]),
+            book_size=self.rng.choice([MOST_PEERS - 1, 512]),
             # Who claims to hold what all others have dropped is waited for: not among insiders.
             history_bytes=self.rng.choice([64 << 20 if self.manner else 20_000, 64 << 20]),
             batch_bytes=self.rng.choice([1, 1_000, 100_000]),
         )
+        least: dict[str, float] = {**LEAST}
+        for name in ANSWERED_WITHIN:  # or no answer ever comes in time
+            least[name] = SLOWEST_ANSWER_S if are_some_slow else QUICK_ANSWER_S
         while True:
-            values = {f.name: getattr(usual, f.name) for f in dataclasses.fields(usual)}
             try:
-                return Tunables(**{name: self._varied(value) for name, value in values.items()})
+                tunables = Tunables(**self._varied(usual, least))
             except ValueError:
                 continue  # they do not go together
+            slower = zip(slowness(tunables), slowness(usual), strict=True)
+            self.within_s *= max(1.0, *(mine / theirs for mine, theirs in slower))
+            return tunables
 
-    def _varied(self, value: Any) -> Any:
-        most = self.temper.value
-        if most == 1:
-            return value
-        varied = value * most ** self.rng.uniform(-1, 1)
-        return max(1, round(varied)) if isinstance(value, int) else varied
+    def _varied(self, usual: Tunables, least: dict[str, float]) -> dict[str, Any]:
+        values = {f.name: getattr(usual, f.name) for f in dataclasses.fields(usual)}
+        if self.most > 1:
+            for name, value in values.items():
+                varied = value * self.most ** self.rng.uniform(-1, 1)
+                varied = max(varied, min(value, least.get(name, 0)))
+                values[name] = max(1, round(varied)) if isinstance(value, int) else varied
+        return values
 
     def run(self) -> float:
         """Both phases. Returns how long the network took to settle. Raises AssertionError."""
@@ -104,13 +106,10 @@ class Schedule:
         self.world.after(1.0, self._next_fault)
         self.world.run_until(FAULTS_S)
         self._stop_faults()
-        if self.temper is Temper.WILD:
-            self.world.run_until(FAULTS_S + 2)
-            return 0.0
-        return self._settle(SETTLED_WITHIN_S * self.temper.value)
+        return self._settle()
 
-    def _settle(self, within_s: float) -> float:
-        for second in range(1, int(within_s) + 1):
+    def _settle(self) -> float:
+        for second in range(1, int(self.within_s) + 1):
             self.world.run_until(FAULTS_S + second)
             if second > 1 and not differences(self.world):
                 break
@@ -140,10 +139,11 @@ class Schedule:
         raise AssertionError(f"{copies:.3f} copies beyond the one needed, though all is calm")
 
     def _wait_for_calm(self) -> None:
-        """Until no peer is about to change its parent."""
-        deadline_s = self.world.now_s + SETTLED_WITHIN_S * self.temper.value
-        while any(peer.node.tree.is_changing for peer in self.world.live_peers()):
-            assert self.world.now_s < deadline_s, "some peer changes its parent for ever"
+        """Until no peer is loud, or about to change its parent."""
+        deadline_s = self.world.now_s + self.within_s
+        trees = [peer.node.tree for peer in self.world.live_peers()]
+        while any(tree.is_changing or tree.is_loud for tree in trees):
+            assert self.world.now_s < deadline_s, "some peer is loud or changes its parent for ever"
             self.world.run_until(self.world.now_s + 0.25)
 
     def _next_fault(self) -> None:
@@ -222,6 +222,17 @@ class Schedule:
         if not peer.is_stopped:
             for _ in range(self.rng.choice([1, 1, 1, 50])):
                 peer.say()
+
+
+def slowness(tunables: Tunables) -> list[float]:
+    """What takes long in a network with these tunables, in seconds each."""
+    return [
+        (tunables.missed_beacons_stale + 1) * tunables.beacon_interval_s,  # a root is gone
+        (tunables.missed_replies_suspect + 2) * tunables.liveness_interval_s,  # a peer is
+        tunables.longest_backoff_s + tunables.feeler_interval_s,  # others are found
+        tunables.dial_timeout_s + tunables.handshake_timeout_s,
+        tunables.probe_timeout_s,
+    ]
 
 
 def main() -> None:
