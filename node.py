@@ -98,7 +98,7 @@ class Node:
             self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=False))
         if (spare := self.overlay.spare()) is not None:
             actions += self._drop(spare, "making room", Bye("making room", is_leaving=False), now_s)
-        if (stranger := self.overlay.feeler(now_s)) is not None:
+        if (stranger := self.overlay.feeler(now_s, self.gossip.is_starved)) is not None:
             actions.append(self._dial(stranger, is_feeler=True))
         for _ in range(self.gossip.tick(now_s)):
             self._say_each(self.tree.parent_failed(now_s))

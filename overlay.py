@@ -91,6 +91,7 @@ class Overlay:
         self.dialling: set[Address] = set()
         self._not_others = {me}  # our own address, and other spellings of it
         self._feeler_s = now_s + tunables.feeler_interval_s * rng.random()
+        self._felt_s = now_s  # when the latest feeler was due
         self._exchange_s = now_s + tunables.exchange_interval_s * rng.random()
 
     # ---- the book ----
@@ -140,8 +141,8 @@ class Overlay:
 
     def sample(self, asker: Address | None) -> tuple[Address, ...]:
         """A few random contacts to hand out, neighbours among them; never the asker itself."""
-        others = (a for a in self.neighbours if a not in self.book)
-        known = [address for address in (*self.book, *others) if address != asker]
+        known = [a for a in self.book.keys() | self.neighbours.keys() if a != asker]
+        known.sort()  # a set's order is not the same in every process; the simulator's must be
         return tuple(self._rng.sample(known, min(len(known), self._tunables.contacts_per_exchange)))
 
     # ---- links ----
@@ -247,10 +248,15 @@ class Overlay:
                 del of_teller[teller]
         return chosen
 
-    def feeler(self, now_s: float) -> Address | None:
-        """Now and then, a stranger to try: it keeps the book fresh and finds a split network."""
-        if now_s < self._feeler_s:
+    def feeler(self, now_s: float, is_starved: bool = False) -> Address | None:
+        """Now and then, a stranger to try: it keeps the book fresh and finds a split network.
+
+        Who is given nothing by its neighbours tries ten times as often.
+        """
+        soon_s = self._felt_s + self._tunables.feeler_interval_s / 10
+        if now_s < self._feeler_s and not (is_starved and now_s >= soon_s):
             return None
+        self._felt_s = now_s
         self._feeler_s = now_s + self._tunables.feeler_interval_s * self._rng.uniform(0.75, 1.25)
         due = self._due(now_s)
         if not due or not self.neighbours:

@@ -116,6 +116,18 @@ def test_a_sample_is_small_and_random(overlay: Overlay) -> None:
     assert set(first) != set(second)
 
 
+def test_whose_neighbours_give_nothing_tries_strangers_ten_times_as_often() -> None:
+    overlay = overlay_of()
+    link(overlay, 1)
+    overlay.learn(addresses(*range(100, 400)))
+    tried = {False: 0, True: 0}
+    for half_second in range(2000):
+        is_starved = half_second >= 1000
+        tried[is_starved] += overlay.feeler(half_second / 2, is_starved) is not None
+    assert 13 <= tried[False] <= 23
+    assert 130 <= tried[True] <= 170
+
+
 def test_the_same_randomness_gives_the_same_sample() -> None:
     samples = []
     for order in (range(1, 400), range(399, 0, -1)):
