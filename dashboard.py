@@ -35,8 +35,13 @@ from survey import Survey
 from threads import Threads
 
 FOLDER = Path(__file__).with_name("page")
+SCRIPT = "text/javascript; charset=utf-8"
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/map.js": ("map.js", SCRIPT),
+    "/layout.js": ("layout.js", SCRIPT),
+    "/waves.js": ("waves.js", SCRIPT),
 }
 DEFAULT_PORT = 8000
 BROADCAST_TIMEOUT_S = 5.0  # then who says something is told that every neighbour is far behind

@@ -1,4 +1,4 @@
-"""Starts a whole network on this machine: many seeds, and peers too if wanted.
+"""Starts a whole network on this machine: many seeds, and peers and a live map too if wanted.
 
 The seeds run in this process, on ports from 5000; each peer is a process of its own. Ctrl-C ends
 all.
@@ -44,7 +44,8 @@ from messages import AddressInUse, BadAddress, BadCertificate
 from screen import Screen
 from seed import Seed
 
-PEER_PROGRAM = Path(__file__).with_name("peer.py")
+FOLDER = Path(__file__).parent
+MAP_PORT = 8000
 STOP_TIMEOUT_S = 1.7  # for the peers to stop by themselves; two seconds are promised for all
 SEEN_MESSAGES = 10_000  # remembered, so that one that many peers hear is shown once
 
@@ -76,6 +77,14 @@ def _program(running: Running) -> int:
         metavar="P",
         help="the first peer's (default: 6000)",
     )
+    add(
+        "--map",
+        type=port,
+        nargs="?",
+        const=MAP_PORT,
+        metavar="PORT",
+        help=f"also serve the live map, at http://localhost:PORT (default: {MAP_PORT})",
+    )
     arguments = spawner_parser.parse_args()
     if arguments.count is None:
         arguments.count = answer(Prompt("How many seeds", 3), count_number, arguments.json)
@@ -96,8 +105,7 @@ class Network:
         self._seeds: list[Seed] = []
         self._lock = threading.Lock()  # guards what follows
         self._stopping = threading.Event()
-        self._peer_ports = count(arguments.peer_base_port)
-        self._peers: list[subprocess.Popen[bytes]] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._readers: list[threading.Thread] = []
         self._seen: deque[tuple[str, int]] = deque(maxlen=SEEN_MESSAGES)
 
@@ -113,26 +121,29 @@ class Network:
         except (BadAddress, BadCertificate) as error:
             complain(str(error))
             raise SystemExit(BAD_INPUT) from error
+        peer_ports = count(self._arguments.peer_base_port)
         for _ in range(self._arguments.peers):
-            self._start_peer()
+            self._start_process("peer", self._arguments.host, peer_ports)
+        if self._arguments.map is not None:
+            self._start_process("dashboard", "localhost", count(self._arguments.map))
 
     def reload(self) -> None:
         """Let every seed and peer read its files again."""
         for seed in self._seeds:
             seed.reload()
-        for process in list(self._peers):
+        for process in list(self._processes):
             process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End every peer and every seed; within two seconds no process is left."""
         with self._lock:
             self._stopping.set()
-        for process in self._peers:
+        for process in self._processes:
             process.terminate()
         for seed in self._seeds:
             seed.stop("told to stop")
         deadline_s = time.monotonic() + STOP_TIMEOUT_S
-        for process in self._peers:
+        for process in self._processes:
             try:
                 process.wait(max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -163,35 +174,39 @@ class Network:
     def _say_skipped(self, port: int) -> None:
         self._screen.say(f"port {port} is in use: skipped")
 
-    def _start_peer(self) -> None:
-        """A peer on the next port that is free."""
+    def _start_process(self, program: str, host: str, ports: Iterator[int]) -> None:
+        """A peer or a dashboard, on the next of the ports that is free at the host."""
         with self._lock:
             if self._stopping.is_set():
                 return
-            port = self._next_free_port()
+            port = self._next_free_port(host, ports)
             arguments = self._arguments
-            command = [sys.executable, str(PEER_PROGRAM), str(port), "--json"]
+            command = [sys.executable, str(FOLDER / f"{program}.py"), str(port), "--json"]
             command += ["--host", arguments.host]
             command += ["--config", arguments.config, "--log", arguments.log]
             command += ["--verbose"] if arguments.verbose else []
             command += ["--tls", arguments.tls] if arguments.tls else []
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-            reader = threading.Thread(target=self._read_peer, args=(process, port))
-            self._peers.append(process)
+            details = (process, program, host, port, ports)
+            reader = threading.Thread(target=self._read_process, args=details)
+            self._processes.append(process)
             self._readers.append(reader)
             reader.start()
 
-    def _next_free_port(self) -> int:
-        while True:
-            port = _next_port(self._peer_ports)
-            try:
-                Listener(self._arguments.host, port).close()
-                return port
-            except AddressInUse:
-                self._say_skipped(port)
+    def _next_free_port(self, host: str, ports: Iterator[int]) -> int:
+        while not _is_free(host, port := _next_port(ports)):
+            self._say_skipped(port)
+        return port
 
-    def _read_peer(self, process: subprocess.Popen[bytes], port: int) -> None:
-        """Show what a peer reports until it ends; see to it if that was not our doing."""
+    def _read_process(
+        self,
+        process: subprocess.Popen[bytes],
+        program: str,
+        host: str,
+        port: int,
+        ports: Iterator[int],
+    ) -> None:
+        """Show what a process reports until it ends; see to it if that was not our doing."""
         assert process.stdout is not None, "its output is a pipe"
         has_listened = False
         with process.stdout as lines:
@@ -204,11 +219,11 @@ class Network:
         code = process.wait()
         if self._stopping.is_set():
             return
-        if code == BAD_INPUT and not has_listened:  # somebody was faster at that port
-            self._say_skipped(port)
-            self._start_peer()
+        if code == BAD_INPUT and not has_listened and not _is_free(host, port):
+            self._say_skipped(port)  # somebody was faster
+            self._start_process(program, host, ports)
         else:
-            self._screen.say(f"the peer on port {port} ended with exit code {code}")
+            self._screen.say(f"the {program} on port {port} ended with exit code {code}")
 
     def _show(self, event: Event) -> None:
         """What several peers tell is shown once: a link by who dialled, a message by the first."""
@@ -221,6 +236,14 @@ class Network:
                     return
                 self._seen.append(message)
         self._screen.show(event)
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        Listener(host, port).close()
+    except AddressInUse:
+        return False
+    return True
 
 
 def _next_port(ports: Iterator[int]) -> int:

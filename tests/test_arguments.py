@@ -23,7 +23,7 @@ COMMON = [
 OWN = {
     "seed.py": [],
     "peer.py": ["--seed", "--join", "--gossip-every", "--gossip-count", "--drain", "--no-history"],
-    "seedspawner.py": ["--base-port", "--peers", "--peer-base-port"],
+    "seedspawner.py": ["--base-port", "--peers", "--peer-base-port", "--map"],
     "dashboard.py": ["--seed", "--join", "--no-history", "--peer-port", "--web-host", "--token"],
 }
 NO_ADDRESSES = [
@@ -152,6 +152,8 @@ def test_a_bad_option_of_a_peer_is_refused(programs: Programs, arguments: list[s
         ["--peers=x"],
         ["--peer-base-port=0", "--peers=1"],
         ["--peer-base-port=65536", "--peers=1"],
+        ["--map=0"],
+        ["--map=here"],
         ["--no-such-option"],
     ],
 )

@@ -34,6 +34,7 @@ from programs import EVENT_KEYS, Programs
 from settings import Tunables
 from terminals import Terminal
 from trust import DENIED_FILE
+from visits import visit
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -264,6 +265,26 @@ def in_scripts(project: Programs, commands: list[str]) -> None:
     assert set(project.left_behind()) == {seed.process.pid}
 
 
+def in_the_browser(project: Programs, commands: list[str]) -> None:
+    """The map of a whole network, and of a network that is there already."""
+    whole, joining = commands
+    with default_ports():
+        spawner = typed(project, whole)
+        spawner.wait_to_see("the live map: ")
+    [url] = re.findall(r"the live map: (http://localhost:\d+/)", spawner.screen)
+    wait_until(
+        lambda: len(visit(url, "/api/network").json["peers"]) == 9, what="eight peers and its own"
+    )
+    [free] = at_free_ports([joining])
+    dashboard = typed(project, free)
+    dashboard.wait_to_see("linked with")
+    wait_until(
+        lambda: len(visit(url, "/api/network").json["peers"]) == 10, what="the other map's peer"
+    )
+    stop(dashboard, spawner)
+    assert project.left_behind() == {}
+
+
 def over_http(project: Programs, commands: list[str]) -> None:
     """What is posted is heard by the peer, and comes out of the stream; metrics are read."""
     serve, network, say, stream, metrics = at_free_ports(commands)
@@ -309,6 +330,7 @@ CHECKS: dict[str, Callable[[Programs, list[str]], None]] = {
     "On several machines": on_several_machines,
     "Let nobody in uninvited": with_certificates,
     "In scripts": in_scripts,
+    "In the browser": in_the_browser,
     "Over HTTP": over_http,
     "The project": the_project,
 }
@@ -375,7 +397,7 @@ def test_what_a_document_refers_to_exists(document: str) -> None:
 def test_every_picture_is_shown_and_described() -> None:
     shown = re.findall(r"!\[([^]]{20,})\]\(([^)]+)\)", README)
     assert sorted(target for _, target in shown) == sorted(
-        f"extras/{picture.name}" for picture in (ROOT / "extras").glob("*.svg")
+        f"extras/{picture.name}" for picture in (ROOT / "extras").iterdir()
     )
 
 
@@ -405,7 +427,8 @@ def test_the_arguments_are_those_of_the_help(programs: Programs, script: str) ->
     assert options == set(re.findall(r"--[a-z][a-z-]*", shown))
     for argument in ours:
         assert argument == "--help" or f"[{argument}]" in shown
-    positional = re.findall(r" \[([A-Z]+)\] ", shown)
+    usage = shown.partition(" positional arguments: ")[0]
+    positional = re.findall(r" \[([A-Z]+)\] ", f"{usage} ")
     assert positional == [argument for argument in ours if not argument.startswith("--")]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from helpers import free_port, free_ports, let_pass, wait_until
 from programs import Programs
+from visits import served, visit
 
 
 def ports_listed(programs: Programs) -> list[int]:
@@ -147,3 +148,41 @@ def test_the_other_seeds_go_on_when_a_peer_it_started_is_killed(programs: Progra
     wait_until(lambda: programs.logged("peer_removed"), what="its removal from a seed")
     newcomer = programs.peer()
     newcomer.wait_for("neighbour_up")
+
+
+# ---- the live map
+
+
+def test_no_map_unless_asked(programs: Programs) -> None:
+    programs.start("seedspawner.py", 1, "--base-port", free_ports(8))
+    wait_until(lambda: len(programs.listed()) == 1, what="the seed")
+    let_pass(1)
+    assert programs.logged("serving") == []
+
+
+def test_it_serves_a_map_of_its_network(programs: Programs) -> None:
+    spawner = programs.start(
+        *("seedspawner.py", 2, "--base-port", free_ports(8)),
+        *("--peers", 2, "--peer-base-port", free_ports(8), "--map", free_ports(4)),
+    )
+    url = served(spawner)
+
+    def is_whole() -> bool:
+        shown = visit(url, "/api/network").json
+        seeds = [seed["reachable"] for seed in shown["seeds"]]
+        return len(shown["peers"]) == 3 and seeds == [True, True]
+
+    wait_until(is_whole, what="two peers, the map's own, and two seeds")
+    spawner.terminate()
+    assert spawner.wait() == 0
+    assert programs.left_behind() == {}
+
+
+def test_a_busy_port_of_the_map_is_skipped_and_said(programs: Programs) -> None:
+    first = free_ports(4)
+    with socket.create_server(("127.0.0.1", first)):
+        terminal = programs.terminal(
+            *("seedspawner.py", 1, "--base-port", free_ports(8), "--map", first)
+        )
+        terminal.wait_to_see(f"port {first} is in use: skipped")
+        terminal.wait_to_see(rf"the live map: http://localhost:{first + 1}/")
