@@ -85,6 +85,8 @@ class Survey:
             while not self._stopping.is_set():
                 with self._lock:
                     self._has_changed.wait_for(self._is_wanted)
+                if self._stopping.is_set():
+                    return
                 self._look(askers)
                 with self._lock:
                     self._forget(time.monotonic())

@@ -63,21 +63,22 @@ function peerButton(address) {
 // ---- the network -------------------------------------------------------------------------------
 
 async function look() {
-  let wait = LOOK_INTERVAL_MS;
-  try {
-    const answer = await fetch("/api/network");
-    const found = await answer.json();
-    if (!answer.ok) throw new Error(found.error);
-    apply(found);
-    show("connection", "");
-  } catch (error) {
-    show("connection", `no answer from ${location.host}; trying again`);
-    wait = RETRY_MS;
-  }
+  const found = await fetchNetwork();
   if (document.hidden) {
     document.addEventListener("visibilitychange", look, { once: true });
   } else {
-    setTimeout(look, wait);
+    setTimeout(look, found ? LOOK_INTERVAL_MS : RETRY_MS);
+  }
+  show("connection", found ? "" : `no answer from ${location.host}; trying again`);
+  if (found) apply(found);
+}
+
+async function fetchNetwork() {
+  try {
+    const answer = await fetch("/api/network");
+    return answer.ok ? await answer.json() : null;
+  } catch {
+    return null; // it is down, or on its way up again
   }
 }
 
