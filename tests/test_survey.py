@@ -1,5 +1,6 @@
 """The network as the gateway shows it: every peer and link, and what becomes of them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from link import ask
 from messages import Address, Message
 from programs import Programs
 from trust import Trust
-from visits import served, visit
+from visits import say, served, visit
 
 
 def by_address(url: str) -> dict[str, dict[str, Any]]:
@@ -106,6 +107,20 @@ def test_a_seed_that_is_gone_is_not_reachable(programs: Programs) -> None:
     seed.kill()
     expected["reachable"] = False
     wait_until(lambda: visit(url, "/api/network").json["seeds"] == [expected], what="its loss")
+
+
+def test_with_certificates_it_shows_a_network_that_has_them(
+    programs: Programs, certificate: Path
+) -> None:
+    seed = programs.seed("--tls", certificate)
+    peers = programs.peers(2, "--tls", certificate)
+    dashboard = programs.start("dashboard.py", free_port(), "--tls", certificate)
+    url, ours = served(dashboard), {dashboard.address, *(peer.address for peer in peers)}
+    wait_until(lambda: states(url) == dict.fromkeys(ours, "alive"), what="all three")
+    network = visit(url, "/api/network").json
+    assert network["seeds"] == [{"address": seed.address, "reachable": True}]
+    say(url, "to those with a certificate")
+    peers[0].wait_for("message", text="to those with a certificate")
 
 
 def test_nobody_is_asked_while_nobody_looks(
