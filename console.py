@@ -1,6 +1,7 @@
 """The programs `seed.py` and `peer.py` as a person meets them, and a peer's console."""
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import re
@@ -28,10 +29,11 @@ from command_line import (
     wait_for_ever,
 )
 from journal import Event, printable
-from messages import NetworkError
+from messages import Address, NetworkError
 from peer import Peer
 from screen import Screen, sentence
 from seed import Seed
+from settings import read_seeds
 
 DRAIN_LOOK_INTERVAL_S = 0.05
 LONELY_DRAIN_S = 10.0  # without any neighbour for so long, what was typed has reached nobody
@@ -90,11 +92,19 @@ def _peer_program(running: Running) -> int:
     arguments = _peer_parser().parse_args()
     screen = Screen(arguments.json)
     past: deque[str] = deque(maxlen=REMEMBERED_MESSAGES)
+    listed = -1  # how many peers the seeds knew; told every half minute, and shown when it changes
 
     def show(event: Event) -> None:
+        nonlocal listed
+        if event["event"] == "peer_list" and not arguments.json:
+            if event["peers"] == listed:
+                return
+            listed = event["peers"]
         if event["event"] in ("message", "direct"):
             past.append(sentence(event))
         screen.show(event)
+        if event["event"] == "isolated" and not (arguments.seed or arguments.join):
+            _explain(screen, arguments.config)
 
     def start(port: int) -> Peer:
         peer = Peer(
@@ -120,6 +130,18 @@ def _peer_program(running: Running) -> int:
     prompt = Prompt("Port of this peer", 0, shown="a free one")
     peer = started(arguments.port, prompt, start, arguments.json)
     return Console(peer, screen, past).run(arguments.drain)
+
+
+def _explain(screen: Screen, config: str) -> None:
+    """A peer knows nobody. If nobody could be known, a newcomer shall learn what to do."""
+    seeds: list[Address] = []
+    with contextlib.suppress(OSError):  # there may be no such file; that was said
+        seeds = read_seeds(config).seeds
+    if not seeds:
+        screen.say(
+            f"{config} lists no seed: start seedspawner.py or seed.py, and this peer will see it."
+            " Or begin anew with --seed or --join."
+        )
 
 
 def _peer_parser() -> argparse.ArgumentParser:
@@ -211,6 +233,8 @@ class Console:
         self._peer.broadcast(payload)
         text = printable(payload.decode(errors="backslashreplace"))
         self._past.append(f"{time.strftime('%H:%M:%S')}  this peer says: {text}")
+        if is_terminal() and not self._peer.neighbours():
+            self._screen.say("Nobody is here yet. Whoever joins later gets it.")
 
     def _command(self, text: str) -> None:
         name, _, rest = text.strip().partition(" ")

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import os
 import random
 import socket
 import time
@@ -184,6 +185,12 @@ class Connection:
         self.socket.close()
 
 
+_WHY_NOT = {
+    errno.EADDRNOTAVAIL: "that is no address of this machine",
+    errno.EACCES: "ports below 1024 are for the administrator",
+}
+
+
 class Listener:
     """A bound socket that accepts connections."""
 
@@ -197,7 +204,8 @@ class Listener:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise AddressInUse(f"port {port} on {host} is in use") from error
-            raise BadAddress(f"cannot listen on {host} port {port}: {error.strerror}") from error
+            why = _WHY_NOT.get(error.errno or 0) or os.strerror(error.errno or 0)
+            raise BadAddress(f"cannot listen on {host} port {port}: {why}") from error
         host, port = self._socket.getsockname()[:2]
         self.address = Address(host, port)
 

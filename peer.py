@@ -140,6 +140,7 @@ class Peer(Startable):
             self._is_started = True
         self._notify("listening", address=str(self._listener.address))
         self._delivering.start("deliver", self._delivery.deliver, self._driver.wait_for_news)
+        self._driver.decide(self._driver.node.learn, self._join)
         for loop in (self.listen, self.handle_seeds, self.connect_to_peers):
             self._threads.start(loop.__name__, loop)
         if self._gossip_every_s > 0:

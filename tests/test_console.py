@@ -1,6 +1,7 @@
 """The peer's console, on a terminal: commands, what others say, and what cannot fool the reader."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -192,3 +193,58 @@ def test_nothing_that_others_say_forges_a_line_on_the_terminal(programs: Program
     first.say(f"x\u2028{second.address} dead\x85forged\x0bforged\x0cforged", "and no more")
     shown = terminal.wait_to_see("and no more", since=since)
     assert not re.search(r"[\u2028\x85\x0b\x0c]", shown)
+
+
+# ---- what a newcomer meets
+
+
+def test_a_peer_that_knows_nobody_says_what_to_do_and_sees_a_seed_that_starts(
+    programs: Programs,
+) -> None:
+    terminal = programs.terminal("peer.py", free_port(), "--gossip-every", 0)
+    terminal.wait_to_see(r"lists no seed: start seedspawner\.py or seed\.py")
+    terminal.type("first words")
+    terminal.wait_to_see("nobody is here yet")
+    programs.seed()
+    terminal.wait_to_see("registered with seed")
+    peer = programs.peer()
+    peer.wait_for("message", text="first words")
+    terminal.wait_to_see("linked with")
+    since = terminal.type("second words")
+    peer.wait_for("message", text="second words")
+    assert "nobody is here" not in terminal.screen[since:].lower()
+
+
+def test_who_joins_by_a_peer_is_not_told_that_nobody_can_be_reached(programs: Programs) -> None:
+    hub = programs.peer()
+    joining = programs.peer("--join", hub.address)
+    joining.wait_for("neighbour_up")
+    assert joining.all("isolated") == []
+
+
+def test_how_many_peers_there_are_is_shown_when_it_changes(programs: Programs) -> None:
+    seed, _, terminal, _ = at_a_console(programs)
+    terminal.wait_to_see("that the seeds know: 2")
+    seed.kill()
+    terminal.wait_to_see("cannot be reached")
+    programs.seed(port=seed.port)
+    terminal.wait_to_see("registered with seed", count=2)
+    let_pass(0.5)
+    shown = re.findall(r"that the seeds know: (\d+)", terminal.screen)
+    assert all(before != after for before, after in pairwise(shown)), shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "explained"),
+    [
+        (("6001", "--host", "192.0.2.1"), "that is no address of this machine"),
+        (("6001", "--host", "no.such.host.invalid"), "no address found for the host"),
+    ],
+)
+def test_a_host_that_cannot_be_listened_on_is_explained_in_one_line(
+    programs: Programs, arguments: tuple[str, ...], explained: str
+) -> None:
+    done = programs.run("peer.py", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert explained in done.stderr
