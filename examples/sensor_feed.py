@@ -1,7 +1,6 @@
 """A sensor feed into SQLite: no reading is lost or stored twice, whoever is killed and restarted.
 
-python3 examples/sensor_feed.py sense SENSOR.db        (a reading on each line of its input)
-python3 examples/sensor_feed.py collect READINGS.db
+python3 examples/sensor_feed.py sense|collect FILE.db     (sense: a reading per line of its input)
 
 A reading stays in the sensor's database, and is said now and then, until a collector has stored it.
 """
@@ -20,7 +19,6 @@ from peer import NetworkError, Peer
 
 TABLE = "create table if not exists readings (id text primary key, at real, reading text)"
 STORE = "insert or ignore into readings values (?, ?, ?)"
-REMOVE = "delete from readings where id = ?"
 SAY_AGAIN_S = 5.0
 
 
@@ -34,7 +32,7 @@ def sense(peer: Peer, db: sqlite3.Connection) -> None:
                 peer.broadcast(json.dumps(row).encode())
         return bool(rows)
 
-    peer.on_direct(lambda _collector, key: db.execute(REMOVE, [key.decode()]))
+    peer.on_direct(lambda _, key: db.execute("delete from readings where id = ?", [key.decode()]))
     for line in sys.stdin:
         db.execute(STORE, (uuid.uuid4().hex, time.time(), line.rstrip("\n")))
         say_what_is_owed()
@@ -52,6 +50,8 @@ def collect(peer: Peer, db: sqlite3.Connection) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in ("sense", "collect"):
+        sys.exit(__doc__)
     # No transactions: a statement that has returned is on the disk.
     database = sqlite3.connect(sys.argv[2], isolation_level=None, check_same_thread=False)
     database.execute(TABLE)

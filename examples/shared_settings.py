@@ -1,6 +1,6 @@
 """Settings spread to all machines: set one anywhere, and it is in a file everywhere.
 
-python3 examples/shared_settings.py FILE.json
+python3 examples/shared_settings.py [FILE]     (settings.json, if left out)
 
 Type `name = value` to set something. The latest setting wins, whichever machine made it.
 """
@@ -56,4 +56,4 @@ def main(path: Path) -> None:
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1] if sys.argv[1:] else "settings.json"))

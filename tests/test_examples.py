@@ -224,6 +224,22 @@ def test_an_example_has_a_test_and_says_how_to_run_it(path: Path) -> None:
     assert f"python3 examples/{path.name}" in path.read_text()
 
 
+@every_example
+def test_no_arguments_are_no_traceback(examples: Examples, path: Path) -> None:
+    example = examples.start(path.stem)
+    example.end_input()
+    wait_until(
+        lambda: (
+            example.process.poll() is not None or len(examples.programs.logged("listening")) == 2
+        ),
+        what="its start, or its end",
+    )
+    example.process.send_signal(signal.SIGINT)
+    example.process.wait(PATIENCE_S)
+    assert example.process.stderr is not None
+    assert "Traceback" not in example.process.stderr.read()
+
+
 def test_user_code_passes_the_strictest_type_check(tmp_path: Path) -> None:
     """The examples, checked elsewhere and without the settings of this project."""
     for path in EXAMPLES:
