@@ -18,7 +18,7 @@ from command_line import complain, end, is_terminal
 from journal import Event, printable
 
 MOST_CHARS = 2000  # of one text on a terminal; the log and the JSON have more
-NARROWEST = 20  # columns; on a narrower terminal lines break anywhere
+NARROWEST = 20  # columns beside the indent; where fewer would be left, there is no indent
 
 _SENTENCES = {
     "listening": "listening on {address}",
