@@ -394,11 +394,17 @@ def test_what_a_document_refers_to_exists(document: str) -> None:
     assert [t for t in targets if not (ROOT / t).exists() and t not in made] == []
 
 
-def test_every_picture_is_shown_and_described() -> None:
-    shown = re.findall(r"!\[([^]]{20,})\]\(([^)]+)\)", README)
-    assert sorted(target for _, target in shown) == sorted(
-        f"extras/{picture.name}" for picture in (ROOT / "extras").iterdir()
-    )
+def test_every_picture_is_shown_somewhere_and_described() -> None:
+    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    shown = {
+        (text.parent / target).resolve()
+        for text in texts
+        for _, target in re.findall(
+            r"!\[([^]]{20,})\]\(([^)]+)\)", text.read_text(encoding="utf-8")
+        )
+    }
+    pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".svg", ".png")]
+    assert sorted(shown) == sorted(pictures)
 
 
 def test_the_pictures_name_the_threads(embedded: Embedded) -> None:
@@ -408,7 +414,7 @@ def test_the_pictures_name_the_threads(embedded: Embedded) -> None:
     wait_until(lambda: all(peer.neighbours() for peer in peers), what="the two as neighbours")
     names = {thread.name for thread in set(threading.enumerate()) - before}
     for address, picture in [(seed.address, "seed"), *((peer.address, "peer") for peer in peers)]:
-        text = (ROOT / "extras" / f"{picture}-threads.svg").read_text(encoding="utf-8")
+        text = (ROOT / "docs" / f"{picture}-threads.svg").read_text(encoding="utf-8")
         labels = set(re.findall(r'mono"[^>]*>(\w+)<', text))
         ours = {name.split(" ")[1] for name in names if name.split(" ")[0] == address}
         assert len(ours) >= 3
