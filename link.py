@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from liveness import Tried
 from messages import Address, AddressInUse, BadAddress, Echo, Message, Probe, Untrusted, WireError
-from tls import TLS_HANDSHAKE, Certificate, NotTrusted, TlsSocket
+from tls import TLS_HANDSHAKE, Certificate, NotTrusted, TlsSocket, time_left
 from trust import Trust
 from wire import FrameBuffer, Run, encode
 
@@ -96,14 +96,14 @@ class Connection:
 
     def _turn_away(self, error: NotTrusted) -> None:
         """Say why, and see that it can be read before the connection is closed."""
-        with contextlib.suppress(OSError, WireError):
-            deadline_s = time.monotonic() + PARTING_TIMEOUT_S
+        deadline_s = time.monotonic() + PARTING_TIMEOUT_S
+        with contextlib.suppress(OSError):
             self.socket.settimeout(PARTING_TIMEOUT_S)
             if error.told:
                 self.send([Untrusted(error.told)])
             self.finish_sending()
-            while self._carrier.recv_into(self._frames.space()):
-                self.socket.settimeout(max(0.001, deadline_s - time.monotonic()))
+            while self.socket.recv(LARGE_BYTES):  # whatever it is: it is not wanted
+                self.socket.settimeout(time_left(deadline_s))
 
     def receive_first(self, trust: Trust | None, timeout_s: float) -> Message:
         """The first message of who dialled us, behind TLS if that is spoken here.
@@ -122,13 +122,13 @@ class Connection:
                 )
                 self._turn_away(error)
                 raise error
-        return self.receive_one(max(0.001, deadline_s - time.monotonic()))
+        return self.receive_one(time_left(deadline_s))
 
     def receive_one(self, timeout_s: float) -> Message:
         """The next message, whole within the time-out. Raises NotTrusted, OSError, WireError."""
         deadline_s = time.monotonic() + timeout_s
         while not self._waiting:
-            self.socket.settimeout(max(0.001, deadline_s - time.monotonic()))
+            self.socket.settimeout(time_left(deadline_s))
             count = self._carrier.recv_into(self._frames.space())
             if count == 0:
                 raise ConnectionResetError(errno.ECONNRESET, "closed by the other side")
@@ -138,7 +138,7 @@ class Connection:
         if isinstance(first, Run):
             raise WireError("broadcast: expected another message first")
         if isinstance(first, Untrusted):
-            raise NotTrusted(f"it says: {first.reason}")
+            raise NotTrusted(f"it says: {first.reason:.200}")
         return first
 
     def ask(self, message: Message, timeout_s: float) -> Message:
@@ -275,7 +275,7 @@ def dial(address: Address, timeout_s: float, trust: Trust | None) -> Connection:
     connection = Connection(sock)
     if trust is not None:
         try:
-            connection.secure(trust, address, max(0.001, deadline_s - time.monotonic()))
+            connection.secure(trust, address, time_left(deadline_s))
         except BaseException:
             connection.close()
             raise

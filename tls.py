@@ -82,7 +82,7 @@ class TlsSocket:
         deadline_s = time.monotonic() + timeout_s
         has_begun = False
         while not self._has_shaken():
-            self._socket.settimeout(max(0.001, deadline_s - time.monotonic()))
+            self._socket.settimeout(time_left(deadline_s))
             count = self._socket.recv_into(self._received)
             if count == 0:
                 raise ConnectionResetError(errno.ECONNRESET, "closed while shaking hands")
@@ -192,6 +192,17 @@ class TlsSocket:
         self._ended = reason
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def time_left(deadline_s: float) -> float:
+    """The seconds until then (`time.monotonic`). Raises TimeoutError when there are none.
+
+    A socket's own time-out is not enough: somebody who always has one byte more never meets it.
+    """
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    return left_s
 
 
 def certificate_of(tls: ssl.SSLObject) -> Certificate:

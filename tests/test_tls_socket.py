@@ -1,20 +1,23 @@
 """A socket under TLS that two threads share: every byte once and in order, whoever else is busy."""
 
 import contextlib
+import itertools
 import random
 import socket
 import subprocess
 import threading
-import time
 from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+import link
 import tls
 from helpers import PATIENCE_S
+from link import Connection
 from tls import Certificate, NotTrusted, TlsSocket, plain_name
 from trust import Trust
 
@@ -213,27 +216,51 @@ def test_whoever_says_nothing_is_waited_for_as_long_as_agreed(sockets: Sockets) 
         sockets.trust.accept(far, 0.1)
 
 
+class AlwaysOneMore:
+    """A socket whose other side always has another byte, before any time-out of its own."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = itertools.chain(data, itertools.repeat(0))
+
+    def recv_into(self, space: memoryview) -> int:
+        space[0] = next(self._data)
+        return 1
+
+    def recv(self, count: int, flags: int = 0) -> bytes:
+        taken = bytes([next(self._data)])
+        if flags & socket.MSG_PEEK:
+            self._data = itertools.chain(taken, self._data)
+        return taken[:count]
+
+    def sendall(self, data: bytes) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None  # its settings
+
+
 def test_a_byte_now_and_then_buys_no_time(sockets: Sockets) -> None:
-    near, far = sockets.plain()
-    stopping = threading.Event()
-
-    def drip() -> None:
-        for byte in HELLO_OF_TLS:
-            if stopping.wait(0.05):
-                return
-            near.sendall(bytes([byte]))
-
-    sockets.run(drip)
-    began_s = time.monotonic()
-    try:
-        with pytest.raises(TimeoutError):
-            sockets.trust.accept(far, 0.5)
-    finally:
-        stopping.set()
-    assert time.monotonic() - began_s < 5
+    with pytest.raises(TimeoutError):
+        sockets.trust.accept(cast(socket.socket, AlwaysOneMore(HELLO_OF_TLS)), 0.01)
 
 
-HELLO_OF_TLS = bytes.fromhex("16030100c8010000c40303") + bytes(193)  # its first 204 bytes
+HELLO_OF_TLS = bytes.fromhex("1603014000010000c40303") + bytes(0x4000)  # longer than anybody waits
+
+
+def test_nor_does_it_in_a_message() -> None:
+    connection = Connection(cast(socket.socket, AlwaysOneMore(b"\x00\x10\x00\x00")))
+    with pytest.raises(TimeoutError):
+        connection.receive_first(None, 0.01)
+
+
+def test_whom_we_part_from_cannot_keep_us(
+    sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told why, and has time to read that; it goes on talking instead."""
+    monkeypatch.setattr(link, "PARTING_TIMEOUT_S", 0.05)
+    connection = Connection(cast(socket.socket, AlwaysOneMore(b"GET / HTTP/1.1")))
+    with pytest.raises(NotTrusted, match="does not speak TLS"):
+        connection.receive_first(sockets.trust, TIMEOUT_S)
 
 
 # ---- new keys in the middle
