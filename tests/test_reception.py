@@ -104,11 +104,16 @@ def test_who_has_said_who_it_is_is_not_counted(embedded: Embedded, strangers: St
     seed = embedded.seed(tunables=FEW)
     peers = [embedded.peer(seeds=[seed.address], tunables=FEW) for _ in range(8)]
     wait_until(lambda: len(seed.peers()) == 8, what="eight registered peers")
+    wait_until(lambda: all(map(is_registered, peers)), what="peers that know that they are")
     wait_until(lambda: all(peer.neighbours() for peer in peers), what="links")
     silent = [strangers.dial(seed) for _ in range(4)]
     assert ask(Address.parse(seed.address), ListPeers(), timeout_s=20, trust=None)
     wait_until(lambda: sum(map(is_closed, silent)) == 1, what="the end of one that says nothing")
-    assert all(any(peer.seeds().values()) for peer in peers)
+    assert all(map(is_registered, peers))
+
+
+def is_registered(peer: Peer) -> bool:
+    return any(peer.seeds().values())
 
 
 def test_who_only_asks_a_seed_is_not_kept_for_long(

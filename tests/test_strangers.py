@@ -33,6 +33,8 @@ OPENINGS = {
 def victim(request: pytest.FixtureRequest, programs: Programs) -> Iterator[Program]:
     """One program of a network of three that must go on as if nothing were; checked afterwards."""
     seed, [first, second] = programs.network(2)
+    for peer in (first, second):
+        seed.wait_for("peer_registered", peer=peer.address)
     yield seed if request.param == "seed" else first
     assert {seed.process.poll(), first.process.poll(), second.process.poll()} == {None}
     second.say("all is well")
