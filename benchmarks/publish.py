@@ -1,22 +1,27 @@
 """Put measured figures into docs/performance.md: `python3 benchmarks/publish.py`.
 
-Reads every report in docs/figures (the `--json` files of the other scripts), draws the plots beside
-them, and fills the parts of the page between `<!-- figures: NAME -->` and `<!-- end -->`. Run it
-with the Python of `.venv-benchmarks`, which has matplotlib; any other starts that one.
+Reads what is in docs/figures: the `--json` files of the other scripts, and what `simulate.py
+--json` printed. Draws the plots beside them, and fills the parts of the page between `<!-- figures:
+NAME -->` and `<!-- end -->`. With `--measure` it first takes all figures anew, which needs a quiet
+machine for two hours; `--measure NAMES` takes some of them. Any Python will do.
 """
 
+import argparse
 import json
 import os
 import re
+import statistics
+import subprocess
 import sys
 from collections.abc import Callable
+from math import log10
 from pathlib import Path
 from typing import Any
 
 import environment
 from figures import shown
 from machine import Row
-from run import SYSTEMS, medians
+from run import SYSTEMS, listed, medians
 from workloads import GROUPS, WORKLOADS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +31,32 @@ STANDARD_PEERS = 16
 PART = re.compile(r"(<!-- figures: (\w+) -->)\n.*?(<!-- end -->)", re.DOTALL)
 COLOURS = {"ours": "#c0392b", "ours_tls": "#e59866", "limit": "#7f8c8d", "nats": "#2471a3"}
 COLOURS |= {"pyre": "#1e8449", "p2pnetwork": "#7d3c98", "naive": "#b7950b"}
+
+# What each file of docs/figures was made by. The order is that of the page.
+COMMANDS = {
+    "1-standard": "benchmarks/run.py",
+    "2-sweeps": "benchmarks/run.py --only ours --peers 16 --workloads sizes,rates",
+    "3-life": "benchmarks/life.py",
+    "4-hardship": "benchmarks/hardship.py",
+    "5-many": "benchmarks/many.py",
+    "6-simulate-01000": "simulate.py --peers 1000 --messages 3 --json",
+    "6-simulate-03000": "simulate.py --peers 3000 --messages 3 --json",
+    "6-simulate-10000": "simulate.py --peers 10000 --messages 3 --json",
+}
+MILLION = 1_000_000
+RENEW_S = 30  # a peer registers again so often
+REST = "a peer of 16 sends its neighbours, at rest"
+EACH = "and for each message of 100 bytes, at 100 a second"
+MEMORY = "memory of a peer at rest, nothing said"
+EMPTY, HELD = "memory of a seed that nobody knows", "memory of the seed then"
+LISTED, MADE = "peers on the list, and connected", "further registrations made"
+
+# What is drawn of each group of workloads.
+PLOTS = {
+    "sizes": {"size-cost": "CPU per delivery, by size", "size-rate": "deliveries, by size"},
+    "rates": {"rate-delay": "time to each peer, by rate", "rate-cost": "CPU per delivery, by rate"},
+}
+HEADER_LINES = 2  # of a table
 
 Report = dict[str, Any]
 Points = list[tuple[Any, Any]]
@@ -86,7 +117,7 @@ def missing(*workloads: Row) -> str:
 
 
 def share(fraction: float) -> str:
-    return f"{fraction:.0%}" if fraction > 0.01 else f"{fraction:.1g}"
+    return f"{fraction:.0%}" if fraction >= 0.01 else f"{fraction:.1%}"
 
 
 def growth(rows: list[Row]) -> list[str]:
@@ -101,6 +132,8 @@ def growth(rows: list[Row]) -> list[str]:
             ]
             if any(figures):
                 lines.append(cells(system, name, *map(shown, figures)))
+    if len(counts) > 1:
+        lines += images({f"peers-{name}": f"workload {name}, by peers" for name in "bd"})
     return lines
 
 
@@ -110,6 +143,8 @@ def sweep(rows: list[Row], group: str, columns: dict[str, str]) -> list[str]:
     for row in rows:
         if row["system"] == "ours" and row["workload"] in GROUPS[group]:
             lines.append(cells(row["workload"], *(shown(row.get(key)) for key in columns)))
+    if len(lines) > HEADER_LINES:
+        lines += images(PLOTS[group])
     return lines
 
 
@@ -123,6 +158,66 @@ def list_of(rows: list[Row], script: str) -> list[str]:
         lines = header("what", "figure", "unit")
         keys = ["what", "value", "unit"]
     return lines + [cells(*(shown(row[key]) for key in keys)) for row in wanted]
+
+
+def million(rows: list[Row], others: list[Row], simulated: list[Row]) -> list[str]:
+    """What a network of a million peers would cost, each term from a figure above."""
+    figure: dict[str, float] = {
+        row["what"]: row["value"] if "value" in row else row["median"] for row in others
+    }
+    lines = header("what", "measured or simulated", "so, with a million peers")
+
+    def line(what: str, measured: str, so: str) -> None:
+        lines.append(cells(what, measured, so))
+
+    largest = max(
+        (row for row in rows if (row["system"], row["workload"]) == ("ours", "b")),
+        key=lambda row: int(row["peers"]),
+        default=None,
+    )
+    if largest:
+        cost = largest["cpu_us_per_delivery"]
+        so = f"the same; 1,000 messages a second, over all peers, take {cost / 10:.2g} % of a core"
+        line("processor time", f"{shown(cost)} µs a delivery, {largest['peers']} peers", so)
+    if REST in figure:
+        at_rest = figure[REST]
+        so = "the same, for a peer has its few links however many peers there are"
+        line("traffic of a peer at rest", f"{shown(at_rest)} bytes/s sent", so)
+        each = figure[EACH]
+        so = f"the same; 1,000 messages a second are {shown(each / 1000)} MB/s at each peer"
+        line("traffic of a peer for a message", f"{shown(each)} bytes sent for 100", so)
+    if MEMORY in figure:
+        so = "the same, and at most 64 MiB of history"
+        line("memory of a peer", f"{shown(figure[MEMORY])} MiB at rest", so)
+    if len(simulated) > 1:
+        told = ", ".join(f"{run['last_delivery_s']:.2f} s ({run['peers']:,})" for run in simulated)
+        seconds = extended([(run["peers"], run["last_delivery_s"]) for run in simulated], MILLION)
+        hops = extended([(run["peers"], run["ldh"]) for run in simulated], MILLION)
+        so = f"{seconds:.2f} s, {hops:.0f} hops: both grow with the logarithm"
+        line("time until all have heard, links of 10 to 50 ms", told, so)
+    if HELD in figure:
+        kib = (figure[HELD] - figure[EMPTY]) * 1024 / figure[LISTED]
+        at_each = MILLION * 2 / 3
+        so = f"{at_each:,.0f} at each of 3 seeds: {at_each * kib / (1 << 20):.0f} GiB"
+        line("memory of a seed", f"{kib:.0f} KiB for each peer registered", so)
+        rate = figure[MADE]
+        so = f"{at_each / RENEW_S:,.0f}/s at each of 3 seeds; "
+        so += f"{rate:,.0f}/s are those of {rate * RENEW_S * 3 / 2:,.0f} peers"
+        line("registrations, each peer every 30 s at 2 of 3 seeds", f"{rate:,.0f}/s", so)
+    return lines
+
+
+def extended(points: list[tuple[float, float]], x: float) -> float:
+    """The straight line through the points, over the logarithm of x, at another x."""
+    slope, start = statistics.linear_regression(
+        [log10(a) for a, _ in points], [b for _, b in points]
+    )
+    return slope * log10(x) + start
+
+
+def images(plots: dict[str, str]) -> list[str]:
+    """The plots of these names, each with what it shows."""
+    return [line for name, what in plots.items() for line in ("", f"![{what}](figures/{name}.svg)")]
 
 
 def header(*titles: str) -> list[str]:
@@ -202,7 +297,13 @@ def rate_of(row: Row) -> int:
 # ---- the command
 
 
-def parts(reports: list[Report]) -> dict[str, list[str]]:
+def read(files: list[Path]) -> tuple[list[Report], list[Row]]:
+    """The reports of measurements, and what the simulator said."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [r for r in found if "script" in r], [r for r in found if "script" not in r]
+
+
+def parts(reports: list[Report], simulated: list[Row]) -> dict[str, list[str]]:
     """The lines of every part of the page, by its name."""
     runs = [row for report in reports if report["script"] == "run" for row in report["rows"]]
     rows = medians(runs)
@@ -212,6 +313,7 @@ def parts(reports: list[Report]) -> dict[str, list[str]]:
     rate_columns = {"each_p50_ms": "p50 ms", "each_p99_ms": "p99 ms", "last_p99_ms": "last, p99"}
     rate_columns["cpu_us_per_delivery"] = "CPU µs"
     return {
+        "million": million(rows, others, simulated),
         "conditions": conditions(reports),
         "standard": standard(rows),
         "growth": growth(rows),
@@ -225,25 +327,49 @@ def filled(page: str, found: dict[str, list[str]]) -> str:
     """The page with each part exchanged for these lines."""
 
     def part(match: re.Match[str]) -> str:
-        return "\n".join([match[1], *found[match[2]], match[3]])
+        lines = found[match[2]]
+        if len(lines) <= HEADER_LINES:
+            lines = ["Not measured yet."]
+        return "\n".join([match[1], *lines, match[3]])
 
     return PART.sub(part, page)
 
 
-def main() -> int:
-    """Fill the page and draw the plots."""
+def measure(names: list[str]) -> None:
+    """Take these figures anew; each command's table goes to standard error."""
+    FOLDER.mkdir(exist_ok=True)
+    for name in names:
+        file = FOLDER / f"{name}.json"
+        script, *arguments = COMMANDS[name].split()
+        command = [sys.executable, str(ROOT / script), *arguments]
+        print(f"measuring {name}: {COMMANDS[name]}", file=sys.stderr)
+        if script == "simulate.py":
+            file.write_bytes(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        else:
+            subprocess.run([*command, "--json", str(file)], stdout=sys.stderr, check=False)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure what is wanted, fill the page and draw the plots."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    names = listed(COMMANDS, {"all": list(COMMANDS)})
+    help_text = f"first take these figures anew: {', '.join(COMMANDS)}; or all (the default)"
+    parser.add_argument(
+        "--measure", type=names, nargs="?", const=[*COMMANDS], metavar="NAMES", help=help_text
+    )
+    options = parser.parse_args(arguments)
     python = environment.python()
     if python is None:
         return 1
+    measure(options.measure or [])
     if Path(sys.executable) != Path(python):
         os.execv(python, [python, __file__])
-    files = sorted(FOLDER.glob("*.json"))
-    reports = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    reports, simulated = read(sorted(FOLDER.glob("*.json")))
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(filled(page, parts(reports)), encoding="utf-8")
+    PAGE.write_text(filled(page, parts(reports, simulated)), encoding="utf-8")
     plot(medians([row for r in reports if r["script"] == "run" for row in r["rows"]]))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@ No history, no order across a lost link, no membership, nothing repaired. It sho
 limit of Python and of the machine is; nobody could use it.
 """
 
+import contextlib
 import socket
 import struct
 import threading
@@ -42,8 +43,8 @@ class Adapter(System):
     def _link(self, link: socket.socket) -> None:
         outbox = Outbox(link)
         self._outboxes = [*self._outboxes, outbox]
-        threading.Thread(target=outbox.send, daemon=True).start()
-        threading.Thread(target=self._read, args=[link, outbox], daemon=True).start()
+        threading.Thread(target=serve, args=[outbox.send], daemon=True).start()
+        threading.Thread(target=serve, args=[self._read, link, outbox], daemon=True).start()
 
     def _read(self, link: socket.socket, back: "Outbox") -> None:
         """Take whole frames, forward them as one piece, then deliver them."""
@@ -64,6 +65,12 @@ class Adapter(System):
             with self._delivering:
                 for frame in frames:
                     self.on_payload(frame)
+
+
+def serve(task: Callable[..., None], *arguments: object) -> None:
+    """Run it until a neighbour ends; what is missing then is counted."""
+    with contextlib.suppress(OSError):
+        task(*arguments)
 
 
 class Outbox:

@@ -1,5 +1,6 @@
 """The obvious way: a thread for each connection, a `sendall` for each frame, everything to all."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -39,7 +40,11 @@ class Adapter(System):
 
     def _link(self, link: socket.socket) -> None:
         self._links = {**self._links, link: threading.Lock()}
-        threading.Thread(target=self._read, args=[link], daemon=True).start()
+        threading.Thread(target=self._serve, args=[link], daemon=True).start()
+
+    def _serve(self, link: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # a neighbour has ended; what is missing is counted
+            self._read(link)
 
     def _read(self, link: socket.socket) -> None:
         """Take frames from one neighbour; pass each new one on to all others."""

@@ -38,6 +38,7 @@ class Worker:
         self._peers = peers
         self._workloads: list[Workload] = []
         self._checks: dict[int, Check] = {}  # by the size of the payloads
+        self._has_joined = False
         self._warm: set[bytes] = set()
         self._cpu_s = 0.0
         self._failure = ""
@@ -54,6 +55,7 @@ class Worker:
 
     def do_join(self, first: str | None, dial: list[str]) -> dict[str, Any]:
         address = self._system.join(first, dial)
+        self._has_joined = True
         return {"address": address, "settle_s": self._system.settle_s}
 
     def do_warm(self) -> dict[str, Any]:
@@ -80,7 +82,8 @@ class Worker:
         }
 
     def do_stop(self) -> None:
-        self._system.stop()
+        if self._has_joined:
+            self._system.stop()
 
     def _take(self, payload: bytes) -> None:
         """A message of another peer."""
