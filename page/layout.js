@@ -42,11 +42,11 @@ export class Layout {
         }
       }
     }
-    const isRedrawn = edges.length !== this.edges.length;
+    const redrawn = Math.abs(edges.length - this.edges.length) / Math.max(1, edges.length);
     this.edges = edges;
     if (isFirst) this.heat = 1;
     else if (changes + fresh.length) this.heat = Math.max(this.heat, 0.35);
-    else if (isRedrawn) this.heat = Math.max(this.heat, 0.15);
+    else if (redrawn) this.heat = Math.max(this.heat, Math.min(0.7, 0.15 + redrawn));
   }
 
   // The first picture: rings around the peer with most tree links, each branch with its own share.
