@@ -57,7 +57,7 @@ class Gossip:
         self._ledgers: dict[Address, Ledger] = {}
         self._questions: dict[StreamKey, Question] = {}
         self._wants: dict[Address, list[Wanted]] = {}  # decided, not yet collected by the node
-        self._tree_delay_s = tunables.most_want_delay_s / 16  # what it is behind announcements
+        self._tree_delay_s = tunables.most_want_delay_s / 2  # what it is behind announcements
         self._has_news = False  # something may wait to be announced
         self._announced_s = float("-inf")  # when announcements were last made
         self._digest: int | None = None  # None: to be computed anew
@@ -235,8 +235,6 @@ class Gossip:
             ledger.provides_from[key] = first
             if upto > stream.upto and stream is not self.own:
                 self._question(stream, now_s, self._want_delay_s if have.is_news else 0.0)
-            elif have.is_news:
-                self._note_tree_delay(0.0)  # the tree was quicker
 
     def neighbour_wants(self, neighbour: Address, want: Want) -> list[Have]:
         """Move the cursors to where the neighbour is. Returns what we cannot provide from there."""

@@ -259,18 +259,6 @@ def test_a_quick_tree_is_waited_for_less(gossip: Gossip) -> None:
     assert 0.4 <= question_delay_s(gossip, S, began_s=5000) <= 0.5
 
 
-def test_a_tree_that_is_quicker_than_announcements_is_hardly_waited_for(gossip: Gossip) -> None:
-    let_the_tree_take(gossip, 1.0, times=1, began_s=1000)
-    gossip.hear(A, run(T, 1, 200), now_s=2000)
-    for number in range(1, 201):
-        announce(gossip, B, T, 1, number, 2000 + number, is_news=True)
-    assert question_delay_s(gossip, S, began_s=5000) <= 1.2 * LEAST_S
-
-
-def test_a_tree_of_which_nothing_is_known_yet_is_not_waited_for_long(gossip: Gossip) -> None:
-    assert LEAST_S < question_delay_s(gossip, S, began_s=1000) < 0.3
-
-
 def test_no_tree_is_waited_for_so_little_that_it_has_no_chance(gossip: Gossip) -> None:
     let_the_tree_take(gossip, 0.0, times=200, began_s=1000)
     assert 0.99 * LEAST_S <= question_delay_s(gossip, S, began_s=5000) <= 1.2 * LEAST_S
