@@ -130,9 +130,9 @@ def test_whose_neighbours_give_nothing_tries_strangers_ten_times_as_often() -> N
 
 def test_the_same_randomness_gives_the_same_sample() -> None:
     samples = []
-    for order in (range(1, 400), range(399, 0, -1)):
+    for _ in range(2):
         overlay = overlay_of(seed=7)
-        overlay.learn(addresses(*order))
+        overlay.learn(addresses(*range(1, 400)))
         samples.append(overlay.sample(None))
     assert samples[0] == samples[1]
 

@@ -31,8 +31,11 @@ class Strangers:
 
     def dial(self, host: Peer | Seed, source: str = "127.0.0.1") -> socket.socket:
         """Connect from that address of this machine."""
-        address = Address.parse(host.address)
-        sock = socket.create_connection(address, timeout=20, source_address=(source, 0))
+        return self.dial_address(host.address, source)
+
+    def dial_address(self, address: str, source: str = "127.0.0.1") -> socket.socket:
+        found = Address.parse(address)
+        sock = socket.create_connection(found, timeout=20, source_address=(source, 0))
         return self._stack.enter_context(sock)
 
 
