@@ -104,7 +104,6 @@ class Chaos:
         program.reader = threading.Thread(target=self._read, args=life, daemon=True)
         program.reader.start()
         threading.Thread(target=self._complain, args=life[:2], daemon=True).start()
-        self._well(program)
 
     def _read(
         self, program: Program, process: subprocess.Popen[bytes], heard: dict[Stream, int]
@@ -117,6 +116,8 @@ class Chaos:
             except ValueError:
                 continue  # it was killed in the middle of a line
             match event["event"]:
+                case "listening":
+                    self._well(program)
                 case "message":
                     stream = (event["origin"], event["boot_ms"])
                     expected = heard.get(stream, 0) + 1
