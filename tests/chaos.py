@@ -48,7 +48,6 @@ class Program:
     host: int
     address: str
     process: subprocess.Popen[bytes] | None = None
-    reader: threading.Thread | None = None
     said: int = 0  # by this life
     boot_ms: int = 0
     is_stopped: bool = False
@@ -73,6 +72,7 @@ class Chaos:
         self._cuts: list[list[tuple[float, float]]] = [[] for _ in range(hosts.count)]
         self._cut_since_s: list[float | None] = [None] * hosts.count
         self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._readers: list[threading.Thread] = []
         self._order = 0  # of what is due at the same time
         self._said_s = self._sampled_s = 0.0
         self.counts = {"kills": 0, "stops": 0, "cuts": 0, "leaves": 0, "seed restarts": 0}
@@ -101,40 +101,50 @@ class Chaos:
         )
         program.said, program.boot_ms, program.heard, program.sizes = 0, 0, {}, []
         life = (program, program.process, program.heard)
-        program.reader = threading.Thread(target=self._read, args=life, daemon=True)
-        program.reader.start()
-        threading.Thread(target=self._complain, args=life[:2], daemon=True).start()
+        readers = [
+            threading.Thread(target=self._read, args=life),
+            threading.Thread(target=self._complain, args=life[:2]),
+        ]
+        for reader in readers:
+            reader.start()
+        self._readers += readers
 
     def _read(
         self, program: Program, process: subprocess.Popen[bytes], heard: dict[Stream, int]
     ) -> None:
         """Follow what one life tells, until it ends."""
         assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                event: dict[str, Any] = json.loads(line)
-            except ValueError:
-                continue  # it was killed in the middle of a line
-            match event["event"]:
-                case "listening":
-                    self._well(program)
-                case "message":
-                    stream = (event["origin"], event["boot_ms"])
-                    expected = heard.get(stream, 0) + 1
-                    if event["seq"] != expected:
-                        self._fault(f"{program.address} heard {event}, not number {expected}")
-                    heard[stream] = event["seq"]
-                case "gap" | "error":
-                    self._fault(f"{program.address}: {event}")
-                case "peer_removed":
-                    with self._lock:
-                        self._removals.append((time.monotonic(), program.host, event["peer"]))
+        assert process.stdin is not None
+        with process.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):  # it was killed in the middle of a line
+                    self._follow(program, heard, json.loads(line))
+        with contextlib.suppress(OSError):  # what it was told last has nowhere to go
+            process.stdin.close()
+
+    def _follow(self, program: Program, heard: dict[Stream, int], event: dict[str, Any]) -> None:
+        """One event of a life."""
+        match event["event"]:
+            case "listening":
+                self._well(program)
+            case "message":
+                stream = (event["origin"], event["boot_ms"])
+                expected = heard.get(stream, 0) + 1
+                if event["seq"] != expected:
+                    self._fault(f"{program.address} heard {event}, not number {expected}")
+                heard[stream] = event["seq"]
+            case "gap" | "error":
+                self._fault(f"{program.address}: {event}")
+            case "peer_removed":
+                with self._lock:
+                    self._removals.append((time.monotonic(), program.host, event["peer"]))
 
     def _complain(self, program: Program, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
-        for line in process.stderr:
-            if b"Traceback" in line:
-                self._fault(f"{program.address}: {line!r} {process.stderr.read(2000)!r}")
+        with process.stderr as lines:
+            for line in lines:
+                if b"Traceback" in line:
+                    self._fault(f"{program.address}: {line!r} {lines.read(2000)!r}")
 
     def _fault(self, what: str) -> None:
         with self._lock:
@@ -238,8 +248,10 @@ class Chaos:
                 fault_s = time.monotonic() + self._rng.expovariate(1.0)
                 self._next_fault()
             self._pause(0.05)
-        while self._due or any(since is not None for since in self._cut_since_s):
+        everybody = [*self._seeds, *self._peers]
+        while self._due or any(program.ill_since_s is not None for program in everybody):
             self._pause(0.05)
+        self._pause(2 * SAY_INTERVAL_S)  # so that every life has said something
 
     def _pause(self, pause_s: float) -> None:
         """Let time pass: what is due is done, and peers say their messages."""
@@ -260,7 +272,7 @@ class Chaos:
                 if peer.process is not None and peer.ill_since_s is None:
                     peer.said += 1
                     self.messages += 1
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError, ValueError):  # it is just ending
                         assert peer.process.stdin is not None
                         peer.process.stdin.write(b"number %d\n" % peer.said)
                         peer.process.stdin.flush()
@@ -326,6 +338,8 @@ class Chaos:
             if program.process is not None:
                 program.process.kill()
                 program.process.wait()
+        for reader in self._readers:
+            reader.join()
 
 
 def _memory_bytes(pid: int) -> int:
