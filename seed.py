@@ -276,14 +276,17 @@ class Seed(Startable):
         return connection in self._holders or held < self._tunables.leases_per_source
 
     def _fault_of(self, peer: Address, source: str) -> str:
-        """Why the peer cannot be listed; silence has a second chance, for a machine may be busy."""
-        for _ in range(2):
-            if not self._may_try(source):
-                return "it asks us to dial too much"
+        """Why the peer cannot be listed; empty if it can."""
+        if not self._may_try(source):
+            return "it asks us to dial too much"
+        return _FOUND.get(self._try(peer), "")
+
+    def _try(self, peer: Address) -> Tried:
+        """Whether the peer lives. Silence has a second chance: a packet is lost, a machine busy."""
+        outcome = try_address(peer, self._tunables.probe_timeout_s, self._trust)
+        if outcome is Tried.SILENT:
             outcome = try_address(peer, self._tunables.probe_timeout_s, self._trust)
-            if outcome is not Tried.SILENT:
-                break
-        return _FOUND.get(outcome, "")
+        return outcome
 
     def _may_try(self, source: str) -> bool:
         """Whether that source may have us dial once more."""
@@ -314,7 +317,7 @@ class Seed(Startable):
             boot_ms = self._directory.boot_of(peer)
         if boot_ms is None:
             return True
-        outcome = try_address(peer, self._tunables.probe_timeout_s, self._trust)
+        outcome = self._try(peer)
         if outcome is Tried.ECHOED:
             with self._lock:
                 self._directory.extend(peer, boot_ms, time.monotonic())

@@ -1,6 +1,7 @@
 """Who connects and does not say who it is: so many may wait, and past that the oldest must go."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -9,7 +10,16 @@ import pytest
 from embedding import Embedded
 from helpers import wait_until
 from link import Connection, ask, source_of
-from messages import Address, Echo, ListPeers, PeerList, Probe, Register
+from messages import (
+    Address,
+    DeadReport,
+    Echo,
+    ListPeers,
+    PeerList,
+    Probe,
+    Register,
+    Verdict,
+)
 from peer import Peer
 from seed import Seed
 from settings import Tunables
@@ -203,3 +213,40 @@ def test_one_connection_registers_one_peer(embedded: Embedded, strangers: Strang
     connection.send([Register(Address.parse(peers[1].address), boot_ms=1)])
     wait_until(lambda: is_closed(connection.socket), what="the end of the connection")
     wait_until(lambda: seed.peers() == [peers[0].address], what="a list of one")
+
+
+class Forgetful:
+    """Echoes to those who dial it, as often as it is told to; says nothing to the others."""
+
+    def __init__(self, *echoes: bool) -> None:
+        self._echoes = echoes
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Address("127.0.0.1", self._listener.getsockname()[1])
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with ExitStack() as stack:
+            for echoes in self._echoes:
+                connection = Connection(stack.enter_context(self._listener.accept()[0]))
+                probe = connection.receive_one(20)
+                assert isinstance(probe, Probe)
+                if echoes:
+                    connection.send([Echo(probe.number)])
+
+    def close(self) -> None:
+        self._thread.join(20)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("has_second_chance", [True, False])
+def test_one_lost_packet_takes_no_live_peer_off_the_list(
+    embedded: Embedded, strangers: Strangers, has_second_chance: bool
+) -> None:
+    seed = embedded.seed()
+    peer = Forgetful(True, False, has_second_chance)
+    register(seed, str(peer.address), strangers)
+    reporter = Connection(strangers.dial(seed))
+    report = DeadReport(peer.address, Address("127.0.0.1", 1))
+    assert reporter.ask(report, timeout_s=20) == Verdict(peer.address, not has_second_chance)
+    peer.close()
