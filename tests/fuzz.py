@@ -226,7 +226,7 @@ class World:
             self._do(self._node.link_down(neighbour, "lost", self._now_s))
 
     def _say(self) -> None:
-        if not self._node.gossip.is_far_ahead:
+        if not self._node.gossip.pace.is_far_ahead:
             self._node.broadcast(b"mine", self._now_s)
 
     def _collect(self) -> None:
