@@ -4,20 +4,41 @@ Knows how two ends prove who they are and keep everybody else from what they say
 the business of `trust.py`; what is said is that of `link.py`.
 """
 
+from __future__ import annotations  # so that nothing of `ssl` is needed before its time
+
 import contextlib
 import errno
+import importlib.util
 import ipaddress
 import socket
-import ssl
+import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 RECEIVE_BYTES = 256 * 1024  # taken by one `recv`: some 16 records of TLS
 MAX_UNSENT_BYTES = 64 * 1024  # answers to somebody who asks for new keys and does not read
 
 TLS_ALERT, TLS_HANDSHAKE = 0x15, 0x16  # the first byte of who speaks TLS; a frame of ours has 0
+
+
+def _loaded_when_used(name: str) -> ModuleType:
+    """The module, which is loaded when something of it is first looked at."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None, f"{name} is in the standard library"
+    assert spec.loader is not None, f"{name} is a module, not a folder"
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if TYPE_CHECKING:
+    import ssl
+else:  # 3 MiB of memory, for those alone who ask for TLS
+    ssl = sys.modules.get("ssl") or _loaded_when_used("ssl")
 
 
 class NotTrusted(ConnectionAbortedError):

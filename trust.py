@@ -6,19 +6,26 @@ certificate and key), and `denied.txt` if certificates were revoked. All of it i
 changes. Run it (`python3 trust.py`) to make such folders.
 """
 
+from __future__ import annotations  # so that nothing of `ssl` is needed before its time
+
 import contextlib
 import re
 import socket
-import ssl
 import sys
 import threading
 import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from messages import Address, BadCertificate
 from tls import Certificate, NotTrusted, TlsSocket, certificate_of, fault_of
+
+if TYPE_CHECKING:
+    import ssl
+else:
+    from tls import ssl
 
 AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.pem", "node.pem", "node.key"
 FILES = (AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE)
