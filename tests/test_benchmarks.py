@@ -15,6 +15,7 @@ import conductor
 import environment
 import hardship
 import life
+import machine
 import many
 import publish
 import run
@@ -134,6 +135,17 @@ def test_what_was_missing_is_said() -> None:
     assert publish.missing(*rows) == "b: 0.2%"
     assert publish.missing({"workload": "d", "missing": 5, "expected": 10}) == "d: 50%"
     assert publish.missing(rows[1]) == "none"
+
+
+def test_a_system_that_could_not_be_measured_is_on_the_page() -> None:
+    failed = [
+        {"system": "ours", "workload": name, "peers": 16, "failure": "worker 0 did not join"}
+        for name in ("a", "b")
+    ]
+    report = {"script": "run", "arguments": [], "rows": failed, "machine": machine.described()}
+    row = publish.parts([report], [])["standard"][-1]
+    assert row.startswith("| ours |")
+    assert "a: worker 0 did not join, b: worker 0 did not join" in row
 
 
 def test_a_line_over_the_logarithm_is_extended() -> None:
