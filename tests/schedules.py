@@ -35,7 +35,7 @@ MOST_PEERS = 9
 # With less of these, no network of this kind can be whole.
 LEAST = {"out_links": 2, "max_links": 4, "book_size": MOST_PEERS - 1, "history_bytes": 20_000}
 ANSWERED_WITHIN = ["dial_timeout_s", "handshake_timeout_s", "probe_timeout_s", "want_patience_s"]
-ANSWERED_WITHIN += ["most_want_delay_s", "beacon_interval_s"]  # the way through the tree
+ANSWERED_WITHIN += ["most_want_delay_s", "beacon_interval_s", "liveness_interval_s"]
 QUICK_ANSWER_S = 0.12  # there and back
 SLOWEST_ANSWER_S = 2.1  # over a slow link
 
@@ -77,6 +77,8 @@ class Schedule:
             # Who claims to hold what all others have dropped is waited for: not among insiders.
             history_bytes=self.rng.choice([64 << 20 if self.manner else 20_000, 64 << 20]),
             batch_bytes=self.rng.choice([1, 1_000, 100_000]),
+            # Who asks another before an answer can have come is sent copies.
+            want_patience_s=SLOWEST_ANSWER_S if are_some_slow else 1.0,
         )
         least: dict[str, float] = {**LEAST}
         for name in ANSWERED_WITHIN:  # or no answer ever comes in time
