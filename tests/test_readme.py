@@ -311,6 +311,15 @@ def over_http(project: Programs, commands: list[str]) -> None:
     stop(dashboard)
 
 
+def by_the_thousand(project: Programs, commands: list[str]) -> None:
+    """The survivors of a simulated network hear everything."""
+    [simulate] = commands
+    done = ran(project, simulate)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("100.00 %") == 2
+    assert "40 of 200 peers live on, 1 network(s)" in done.stdout
+
+
 def the_project(project: Programs, commands: list[str]) -> None:
     """A schedule of the simulator tells what happens, and settles."""
     test, schedule = commands
@@ -332,6 +341,7 @@ CHECKS: dict[str, Callable[[Programs, list[str]], None]] = {
     "In scripts": in_scripts,
     "In the browser": in_the_browser,
     "Over HTTP": over_http,
+    "By the thousand, simulated": by_the_thousand,
     "The project": the_project,
 }
 
