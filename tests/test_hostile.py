@@ -341,8 +341,12 @@ def test_forged_log_lines_and_terminal_escapes_in_texts(honest: Honest) -> None:
     assert not any("127.0.0.1:2" in told for told in honest.programs.logged("dead"))
 
 
+@pytest.mark.timeout(300)
 def test_a_cold_start_among_attackers(honest: Honest) -> None:
-    """A newcomer without a seed knows forty addresses that lead nowhere, and one that is honest."""
+    """A newcomer without a seed knows forty addresses that lead nowhere, and one that is honest.
+
+    It dials four at a time, and waits 5 s for each: that it gets in is promised, not how soon.
+    """
     holes = BlackHoles(40)
     try:
         join = [argument for hole in holes.addresses for argument in ("--join", str(hole))]
@@ -350,7 +354,7 @@ def test_a_cold_start_among_attackers(honest: Honest) -> None:
         newcomer = honest.programs.peer(*join, "--seed", str(holes.addresses[0]))
         newcomer.say("I have found you")
         for peer in honest.peers:
-            peer.wait_for("message", text="I have found you", timeout_s=60)
+            peer.wait_for("message", text="I have found you", timeout_s=180)
     finally:
         holes.close()
 
