@@ -15,6 +15,7 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import settings
@@ -96,6 +97,7 @@ class Seed(Startable):
         self._lock = threading.Lock()  # guards what follows
         self._directory = Directory(self._tunables, random.Random())
         self._holders: dict[Connection, Address] = {}  # who is registered over which connection
+        self._held: Counter[str] = Counter()  # how many of them come from each source
         self._attempts = Budgets(self._tunables.attempts, self._tunables.attempts_per_s)
         self._refusals = Refusals("half_open", "registrations", "attempts", CERTIFICATE)
         self._is_started = False
@@ -198,7 +200,10 @@ class Seed(Startable):
             _log.debug("%s: a connection ended: %s", self._me, error)
         finally:
             with self._lock:
-                self._holders.pop(connection, None)
+                if self._holders.pop(connection, None) is not None:
+                    self._held[connection.source] -= 1
+                    if not self._held[connection.source]:
+                        del self._held[connection.source]
             connection.close()
         if registered is not None:
             self._remove_if_dead(registered.address, "its connection was lost")
@@ -261,6 +266,7 @@ class Seed(Startable):
         with self._lock:
             is_new = self._directory.register(peer, register.boot_ms, time.monotonic(), source)
             count = len(self._directory)
+            self._held[connection.source] += connection not in self._holders
             self._holders[connection] = peer
             is_over = self._stopping.is_set()
         self._reception.is_known(connection)
@@ -272,7 +278,7 @@ class Seed(Startable):
 
     def _may_hold(self, connection: Connection) -> bool:
         """Whether one more may be registered over a connection from there."""
-        held = sum(holder.source == connection.source for holder in self._holders)
+        held = self._held[connection.source]
         return connection in self._holders or held < self._tunables.leases_per_source
 
     def _fault_of(self, peer: Address, source: str) -> str:

@@ -80,8 +80,8 @@ class Tunables:
     renew_interval_s: float = 30.0  # three chances within a lease
     max_listed_peers: int = 1000  # handed out at random of a longer list
     max_leases: int = 20_000  # a peer costs a seed a thread as well: far more than one can serve
-    leases_per_source: int = 2000  # of one address: far more peers than one machine can run
-    attempts: int = 4000  # peers tried for one address at once (twice what it may register),
+    leases_per_source: int = 5000  # of one address: more peers than one machine can run
+    attempts: int = 10_000  # peers tried for one address at once (twice what it may register),
     attempts_per_s: float = 20.0  # and then so many a second: a seed is no tool to dial others
 
     # Connections
