@@ -1,7 +1,6 @@
 """The programs `seed.py` and `peer.py` as a person meets them, and a peer's console."""
 
 import argparse
-import contextlib
 import difflib
 import importlib
 import re
@@ -29,7 +28,7 @@ from command_line import (
     wait_for_ever,
 )
 from journal import Event, printable
-from messages import Address, NetworkError
+from messages import NetworkError
 from peer import Peer
 from screen import Screen, sentence
 from seed import Seed
@@ -134,9 +133,12 @@ def _peer_program(running: Running) -> int:
 
 def _explain(screen: Screen, config: str) -> None:
     """A peer knows nobody. If nobody could be known, a newcomer shall learn what to do."""
-    seeds: list[Address] = []
-    with contextlib.suppress(OSError):  # there may be no such file; that was said
+    try:
         seeds = read_seeds(config).seeds
+    except FileNotFoundError:
+        seeds = []
+    except OSError:
+        return  # it may list some; that it cannot be read was said
     if not seeds:
         screen.say(
             f"{config} lists no seed: start seedspawner.py or seed.py, and this peer will see it."

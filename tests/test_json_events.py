@@ -26,7 +26,7 @@ ADDRESSES = {"self", "address", "seed", "neighbour", "origin", "peer", "reporter
 
 def check(event: dict[str, Any]) -> None:
     """Every key that the contract names is there, and of the right kind."""
-    assert {"event", "at", "self"} | EVENT_KEYS[event["event"]] <= event.keys(), event
+    assert {"event", "at", "self"} | EVENT_KEYS.get(event["event"], set()) <= event.keys(), event
     for key, value in event.items():
         if key in ADDRESSES:
             assert ADDRESS.fullmatch(value), event
