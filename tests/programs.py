@@ -53,6 +53,7 @@ class Program:
         self.name = " ".join([Path(arguments[0]).name, *arguments[1:]])
         self.events: list[Event] = []  # only ever grows, and only one thread adds to it
         self.stray_lines: list[str] = []  # on standard output, and no event
+        self.unfinished_line = ""  # what was written of the last one
         self.stderr = ""
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -75,7 +76,9 @@ class Program:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             event = parse_event(line)
-            if event is None:
+            if event is None and not line.endswith(b"\n"):
+                self.unfinished_line = line.decode(errors="replace")
+            elif event is None:
                 self.stray_lines.append(line.decode(errors="replace"))
             else:
                 self.events.append(event)
@@ -224,6 +227,9 @@ class Program:
             yield f"{self.name}: traceback on stderr:\n{self.stderr}"
         for line in self.stray_lines:
             yield f"{self.name}: no event on standard output: {line!r}"
+        was_killed = self.process.returncode == -signal.SIGKILL  # in the middle of a line, maybe
+        if self.unfinished_line and not was_killed:
+            yield f"{self.name}: half a line on standard output: {self.unfinished_line!r:.300}"
         for event in self.events:
             wanted = {"event", "at", "self"} | EVENT_KEYS.get(event["event"], set())
             if not wanted <= event.keys():

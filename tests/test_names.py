@@ -135,4 +135,4 @@ def test_a_peer_registers_with_a_majority_of_the_seeds_behind_a_name(
     fourth = embedded.seed(ip="127.0.0.4", port=port)
     expected = {seeds[0].address: True, fourth.address: True}
     wait_until(lambda: peer.seeds() == expected, what="the seeds behind the name now")
-    assert fourth.peers() == [peer.address]
+    wait_until(lambda: fourth.peers() == [peer.address], what="the peer on the new seed's list")
