@@ -5,7 +5,7 @@
 
 All the time every peer says numbered messages. In the end every live peer must have every message
 of every stream, each once and in order; no live peer within reach may ever have been taken off a
-seed's list; and memory must be flat. Needs root, `ip` and `tc`; see hosts.py.
+seed's list; and memory must be flat. Needs root; see hosts.py.
 """
 
 import argparse
@@ -28,6 +28,8 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from cables import WEATHER
+from helpers import let_pass, wait_until
 from hosts import Hosts, why_not
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -263,7 +265,7 @@ class Chaos:
                     self._due.remove(entry)
                     entry[2]()
             self._say(now_s)
-            time.sleep(0.01)
+            let_pass(0.01)
 
     def _say(self, now_s: float) -> None:
         if now_s >= self._said_s + SAY_INTERVAL_S:
@@ -285,11 +287,10 @@ class Chaos:
     def settle(self) -> float:
         """Wait until all have all; how long that took. What is missing then is a fault."""
         began_s = time.monotonic()
-        while missing := self._missing():
-            if time.monotonic() > began_s + SETTLED_WITHIN_S:
-                self._faults += [f"never settled: {line}" for line in missing[:10]]
-                break
-            time.sleep(0.1)
+        try:
+            wait_until(lambda: not self._missing(), what="all for all", timeout_s=SETTLED_WITHIN_S)
+        except AssertionError:
+            self._faults += [f"never settled: {line}" for line in self._missing()[:10]]
         return time.monotonic() - began_s
 
     def _missing(self) -> list[str]:
@@ -355,7 +356,7 @@ def run(
 ) -> tuple[dict[str, Any], list[str]]:
     """One run: its figures, and every promise that was broken."""
     began_s = time.monotonic()
-    with Hosts(hosts) as network:
+    with Hosts(hosts, seed) as network:
         chaos = Chaos(network, peers, seed, folder)
         try:
             chaos.run(faults_s)
@@ -367,7 +368,7 @@ def run(
             "seed": seed,
             "peers": peers,
             "hosts": hosts,
-            "weather": network.weather,
+            "weather": WEATHER,
             "faults_s": faults_s,
             **chaos.counts,
             "messages": chaos.messages,

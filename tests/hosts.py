@@ -1,27 +1,30 @@
-"""Several hosts on one machine: network namespaces, cables to a switch, bad weather, cuts.
+"""Several hosts on one machine: network namespaces, cables with bad weather, cuts.
 
-Needs root and the commands `ip` and `tc`. Everything lies in namespaces of its own, so nothing of
-the machine's own network is touched, and all is gone when they are.
+Needs root, the command `ip`, and /dev/net/tun. Everything lies in namespaces of its own, so nothing
+of the machine's own network is touched, and all is gone when they are.
 """
 
 import contextlib
 import os
 import shutil
 import subprocess
-from types import TracebackType
+import sys
+from pathlib import Path
 from typing import Self
 
-NETEM = "delay 15ms 5ms loss 1% reorder 1% 25% rate 50mbit"
-SLOW = ["tbf", "rate", "20mbit", "burst", "64kbit", "latency", "40ms"]  # where there is no netem
+from cables import NETWORK, TUN
+
+CABLES = Path(__file__).resolve().parent / "cables.py"
 
 
 def why_not() -> str:
     """Why no hosts can be made here; empty if they can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    for command in ("ip", "tc"):
-        if shutil.which(command) is None:
-            return f"there is no command {command} (package iproute2)"
+    if shutil.which("ip") is None:
+        return "there is no command ip (package iproute2)"
+    if not os.access(TUN, os.R_OK | os.W_OK):
+        return f"there is no {TUN} to make cables of"
     name = f"try{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
     if made.returncode:
@@ -31,13 +34,14 @@ def why_not() -> str:
 
 
 class Hosts:
-    """So many hosts, each with a cable to one switch."""
+    """So many hosts, each with a cable to one switch; the number decides what the cables lose."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, seed: int) -> None:
         self._mark = f"p{os.getpid()}"
         self._switch = f"{self._mark}switch"
+        self._seed = seed
+        self._cables: subprocess.Popen[bytes] | None = None
         self.count = count
-        self.weather = ""
 
     def __enter__(self) -> Self:
         try:
@@ -47,55 +51,60 @@ class Hosts:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _make(self) -> None:
         _run("ip", "netns", "add", self._switch)
-        _run("ip", "-n", self._switch, "link", "add", "switch", "type", "bridge")
-        _run("ip", "-n", self._switch, "link", "set", "switch", "up")
+        program = [sys.executable, str(CABLES), str(self.count), str(self._seed)]
+        self._cables = subprocess.Popen(
+            ["ip", "netns", "exec", self._switch, *program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._expect(b"ready\n")
         for host in range(self.count):
-            name, plug = self._name(host), f"plug{host}"
+            name, cable = self._name(host), f"cable{host}"
             _run("ip", "netns", "add", name)
-            ends = ["type", "veth", "peer", "name", plug, "netns", self._switch]
-            _run("ip", "-n", name, "link", "add", "eth0", *ends)
-            _run("ip", "-n", name, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
+            _run("ip", "-n", self._switch, "link", "set", cable, "netns", name)
+            _run("ip", "-n", name, "addr", "add", f"{self.address(host)}/24", "dev", cable)
             _run("ip", "-n", name, "link", "set", "lo", "up")
-            _run("ip", "-n", name, "link", "set", "eth0", "up")
-            _run("ip", "-n", self._switch, "link", "set", plug, "up")
-            self._set_weather(plug)
-            self.mend(host)
-
-    def _set_weather(self, plug: str) -> None:
-        """Delay, loss and reordering towards the host; a slow cable where the system has none."""
-        shape = ["tc", "-n", self._switch, "qdisc", "replace", "dev", plug, "root"]
-        self.weather = f"netem {NETEM}"
-        command = [*shape, *self.weather.split()]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            self.weather = "no netem in this kernel, so only slow cables: " + " ".join(SLOW)
-            _run(*shape, *SLOW)
+            _run("ip", "-n", name, "link", "set", cable, "up")
 
     def address(self, host: int) -> str:
         """What others dial."""
-        return f"10.77.0.{host + 1}"
+        return f"{NETWORK}{host + 1}"
 
     def on(self, host: int, *command: str) -> list[str]:
         """The command, as it is to be started to run there."""
         return ["ip", "netns", "exec", self._name(host), *command]
 
     def cut(self, host: int) -> None:
-        """Unplug the host from the switch: whatever is sent either way is swallowed."""
-        _run("ip", "-n", self._switch, "link", "set", f"plug{host}", "nomaster")
+        """Cut the host's cable: whatever is sent either way is swallowed."""
+        self._tell(f"cut {host}\n")
 
     def mend(self, host: int) -> None:
-        _run("ip", "-n", self._switch, "link", "set", f"plug{host}", "master", "switch")
+        self._tell(f"mend {host}\n")
+
+    def _tell(self, line: str) -> None:
+        assert self._cables is not None
+        assert self._cables.stdin is not None
+        self._cables.stdin.write(line.encode())
+        self._cables.stdin.flush()
+        self._expect(line.encode())
+
+    def _expect(self, line: bytes) -> None:
+        assert self._cables is not None
+        assert self._cables.stdout is not None
+        answer = self._cables.stdout.readline()
+        if answer != line:
+            raise OSError(f"cables.py: expected {line!r}, got {answer!r}")
 
     def close(self) -> None:
+        if self._cables is not None:
+            self._cables.kill()
+            self._cables.communicate()
         for name in [*map(self._name, range(self.count)), self._switch]:
             with contextlib.suppress(OSError):
                 subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)

@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 
 class Relay:
@@ -84,12 +83,7 @@ class Relay:
     def __enter__(self) -> "Relay":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         shut(self._listener)
         self._passing.set()
         for end in self._open:
