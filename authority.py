@@ -156,7 +156,7 @@ def issue_certificate(folder: Path, hosts: Sequence[str]) -> None:
         os.replace(work / CERTIFICATE_FILE, target / CERTIFICATE_FILE)
     _hand_out(folder, target)
     print(f"{target}: a certificate for {', '.join(names)}, good until {last_day}.")
-    print(f"Next: copy this folder to that machine, and start its programs with --tls {target}.")
+    print(f"Next: start its programs with --tls {target}; on another machine, copy it there first.")
 
 
 def revoke_host(folder: Path, host: str) -> None:
@@ -177,7 +177,9 @@ def revoke_host(folder: Path, host: str) -> None:
         os.replace(work / DENIED_FILE, denied)
     for target in sorted(path.parent for path in folder.glob(f"*/{CERTIFICATE_FILE}")):
         _hand_out(folder, target)
-    print(f"{denied}: {len(news)} certificates of {name} more; also in each folder below {folder}.")
+    print(
+        f"{denied}: all that {name} was issued is denied; so it is in each folder below {folder}."
+    )
     print("Next: copy it into the folder of each other machine. It is read at once.")
 
 

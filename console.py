@@ -30,9 +30,8 @@ from command_line import (
 from journal import Event, printable
 from messages import NetworkError
 from peer import Peer
-from screen import Screen, sentence
+from screen import Advice, Screen, sentence
 from seed import Seed
-from settings import read_seeds
 
 DRAIN_LOOK_INTERVAL_S = 0.05
 LONELY_DRAIN_S = 10.0  # without any neighbour for so long, what was typed has reached nobody
@@ -90,6 +89,7 @@ def _seed_program(running: Running) -> int:
 def _peer_program(running: Running) -> int:
     arguments = _peer_parser().parse_args()
     screen = Screen(arguments.json)
+    advice = Advice(arguments.config, bool(arguments.seed or arguments.join))
     past: deque[str] = deque(maxlen=REMEMBERED_MESSAGES)
     listed = -1  # how many peers the seeds knew; told every half minute, and shown when it changes
 
@@ -102,8 +102,8 @@ def _peer_program(running: Running) -> int:
         if event["event"] in ("message", "direct"):
             past.append(sentence(event))
         screen.show(event)
-        if event["event"] == "isolated" and not (arguments.seed or arguments.join):
-            _explain(screen, arguments.config)
+        if line := advice.on(event):
+            screen.say(line)
 
     def start(port: int) -> Peer:
         peer = Peer(
@@ -129,21 +129,6 @@ def _peer_program(running: Running) -> int:
     prompt = Prompt("Port of this peer", 0, shown="a free one")
     peer = started(arguments.port, prompt, start, arguments.json)
     return Console(peer, screen, past).run(arguments.drain)
-
-
-def _explain(screen: Screen, config: str) -> None:
-    """A peer knows nobody. If nobody could be known, a newcomer shall learn what to do."""
-    try:
-        seeds = read_seeds(config).seeds
-    except FileNotFoundError:
-        seeds = []
-    except OSError:
-        return  # it may list some; that it cannot be read was said
-    if not seeds:
-        screen.say(
-            f"{config} lists no seed: start seedspawner.py or seed.py, and this peer will see it."
-            " Or begin anew with --seed or --join."
-        )
 
 
 def _peer_parser() -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ from journal import Event, Journal, payload_details
 from messages import Address, AddressInUse, BadAddress, BroadcastTimeout
 from metrics import exposition
 from peer import Peer
-from screen import Screen
+from screen import Advice, Screen
 from survey import Survey
 from threads import Threads
 
@@ -167,6 +167,12 @@ def main() -> int:
 def _program(running: Running) -> int:
     arguments = _parser().parse_args()
     screen = Screen(arguments.json)
+    advice = Advice(arguments.config, bool(arguments.seed or arguments.join))
+
+    def show(event: Event) -> None:
+        screen.show(event)
+        if line := advice.on(event):
+            screen.say(line)
 
     def start(port: int) -> Dashboard:
         dashboard = Dashboard(
@@ -174,7 +180,7 @@ def _program(running: Running) -> int:
             arguments.web_host,
             token=arguments.token,
             log=arguments.log,
-            on_event=screen.show,
+            on_event=show,
             port=arguments.peer_port,
             ip=arguments.host,
             seeds=arguments.seed,

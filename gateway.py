@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from feed import Feed
-from link import resolve
+from link import advertised, resolve
 from messages import (
     MAX_PAYLOAD_BYTES,
     Address,
@@ -128,8 +128,10 @@ class Gateway(socketserver.TCPServer):
             if error.errno == errno.EADDRINUSE:
                 raise AddressInUse(f"port {port} on {host} is in use") from error
             raise BadAddress(f"cannot listen on {host} port {port}: {error.strerror}") from error
-        shown = "localhost" if host in ("localhost", "127.0.0.1") else found[0]
-        self.url = f"http://{Address(shown, self.server_address[1])}/"
+        shown = advertised(Address(found[0], self.server_address[1]), None, None)
+        if host in ("localhost", "127.0.0.1"):
+            shown = Address("localhost", shown.port)
+        self.url = f"http://{shown}/"
 
     def serve(self) -> None:
         """Accept visitors until closed."""

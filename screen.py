@@ -4,6 +4,7 @@ On a terminal what is shown goes in above the line that somebody may be typing, 
 is; long texts are broken between words. In a pipe each event is one plain line.
 """
 
+import ipaddress
 import json
 import logging
 import os
@@ -14,8 +15,10 @@ import time
 import unicodedata
 from collections.abc import Sequence
 
+import settings
 from command_line import complain, end, is_terminal
 from journal import Event, printable
+from messages import Address
 
 MOST_CHARS = 2000  # of one text on a terminal; the log and the JSON have more
 NARROWEST = 20  # columns beside the indent; where fewer would be left, there is no indent
@@ -60,6 +63,54 @@ def sentence(event: Event, names_self: bool = False) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(event["at"]))
     who = f"{shown['self']}  " if names_self else ""
     return f"{clock}  {who}{_SENTENCES[event['event']].format_map(shown)}"
+
+
+class Advice:
+    """What somebody new may have to be told about an event, beside the event itself."""
+
+    def __init__(self, config: str, is_told_whom_to_ask: bool) -> None:
+        self._config = config
+        self._is_told_whom_to_ask = is_told_whom_to_ask  # by --seed or --join
+        self._has_told_of_host = False
+
+    def on(self, event: Event) -> str:
+        """One line that says what to do; empty when there is nothing to be said."""
+        match event:
+            case {"event": "isolated"} if not self._is_told_whom_to_ask:
+                return self._on_isolated()
+            case {"event": "registered", "self": str(me), "seed": str(seed)}:
+                return self._on_registered(me, seed)
+        return ""
+
+    def _on_isolated(self) -> str:
+        try:
+            seeds = settings.read_seeds(self._config).seeds
+        except FileNotFoundError:
+            seeds = []
+        except OSError:
+            return ""  # it may list some; that it cannot be read was said
+        if seeds:
+            return ""
+        return (
+            f"{self._config} lists no seed: start seedspawner.py or seed.py, and this peer will"
+            " see it. Or begin anew with --seed or --join."
+        )
+
+    def _on_registered(self, me: str, seed: str) -> str:
+        """A seed on another machine takes us in, but lists nobody whom it cannot dial."""
+        if self._has_told_of_host or not _is_local(me) or _is_local(seed):
+            return ""
+        self._has_told_of_host = True
+        return f"Only this machine can dial {me}. With --host 0.0.0.0 others can, too."
+
+
+def _is_local(address: str) -> bool:
+    """Whether only this machine can dial it; of a name one cannot know."""
+    host = Address.parse(address).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 _WORD = re.compile("[^ ]* *")  # with the spaces behind it

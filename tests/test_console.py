@@ -215,6 +215,31 @@ def test_a_peer_that_knows_nobody_says_what_to_do_and_sees_a_seed_that_starts(
     assert "nobody is here" not in terminal.screen[since:].lower()
 
 
+def test_a_dashboard_that_knows_nobody_says_what_to_do(programs: Programs) -> None:
+    terminal = programs.terminal("dashboard.py", free_port())
+    terminal.wait_to_see(r"lists no seed: start seedspawner\.py or seed\.py")
+
+
+def test_who_forgets_the_host_is_told_that_other_machines_cannot_dial_it(
+    programs: Programs,
+) -> None:
+    seeds = [programs.seed(), programs.seed()]
+    ways = [word for seed in seeds for word in ("--seed", f"0.0.0.0:{seed.port}")]  # not local
+    terminal = programs.terminal("peer.py", free_port(), "--gossip-every", 0, *ways)
+    terminal.wait_to_see("registered with seed", count=2)
+    terminal.type("/help")
+    terminal.wait_to_see("leave the network")
+    assert terminal.screen.count("--host 0.0.0.0") == 1
+
+
+def test_on_one_machine_nobody_is_told_of_other_machines(programs: Programs) -> None:
+    seed = programs.seed()
+    terminal = programs.terminal("peer.py", free_port(), "--seed", f"localhost:{seed.port}")
+    programs.peer().say("good morning")
+    terminal.wait_to_see("good morning")
+    assert "--host" not in terminal.screen
+
+
 def test_who_joins_by_a_peer_is_not_told_that_nobody_can_be_reached(programs: Programs) -> None:
     hub = programs.peer()
     joining = programs.peer("--join", hub.address)
