@@ -177,9 +177,7 @@ def revoke_host(folder: Path, host: str) -> None:
         os.replace(work / DENIED_FILE, denied)
     for target in sorted(path.parent for path in folder.glob(f"*/{CERTIFICATE_FILE}")):
         _hand_out(folder, target)
-    print(
-        f"{denied}: all that {name} was issued is denied; so it is in each folder below {folder}."
-    )
+    print(f"{denied}: denies all that {name} was issued; so does each folder below {folder}.")
     print("Next: copy it into the folder of each other machine. It is read at once.")
 
 
