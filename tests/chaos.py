@@ -69,7 +69,7 @@ class Chaos:
         self._rng = random.Random(seed)
         self._folder = folder
         self._faults: list[str] = []
-        self._removals: list[tuple[float, int, str]] = []  # when, by a seed on which host, whom
+        self._removals: list[tuple[float, Program, dict[str, Any]]] = []  # when, by whom, the event
         self._lock = threading.Lock()  # guards what the readers add to
         self._cuts: list[list[tuple[float, float]]] = [[] for _ in range(hosts.count)]
         self._cut_since_s: list[float | None] = [None] * hosts.count
@@ -139,7 +139,7 @@ class Chaos:
                 self._fault(f"{program.address}: {event}")
             case "peer_removed":
                 with self._lock:
-                    self._removals.append((time.monotonic(), program.host, event["peer"]))
+                    self._removals.append((time.monotonic(), program, event))
 
     def _complain(self, program: Program, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None
@@ -315,12 +315,12 @@ class Chaos:
     def verdict(self) -> list[str]:
         """Every promise that was broken."""
         by_address = {peer.address: peer for peer in self._peers}
-        for at_s, host, address in self._removals:
-            peer = by_address[address]
-            troubles = [*peer.ill, *self._cuts[host], *self._cuts[peer.host]]
-            since_s = at_s - VERDICT_S
-            if not any(begin < at_s and end > since_s for begin, end in troubles):
-                self._faults.append(f"{address} was well, and taken off a list")
+        for at_s, seed, event in self._removals:
+            peer = by_address[event["peer"]]
+            troubles = [*peer.ill, *self._cuts[seed.host], *self._cuts[peer.host]]
+            well_s = min(at_s - end for begin, end in troubles if begin < at_s)
+            if well_s >= VERDICT_S:
+                self._faults.append(f"well for {well_s:.1f} s, and taken off a list: {event}")
         for program in [*self._seeds, *self._peers]:
             if len(program.sizes) > 6:  # those that lived for half a minute and more
                 early = statistics.median(program.sizes[2:5])
