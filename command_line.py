@@ -258,9 +258,28 @@ class Running(contextlib.ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
+        self._beginning = threading.Lock()  # held while something begins; guards the next line
+        self._is_over = False
         self._lock = threading.Lock()  # guards what follows
         self._reload: Callable[[], object] | None = None
         self._was_hung_up = False
+
+    def begin(self, start: Callable[[], object], stop: Callable[[str], object]) -> None:
+        """Start it, to be stopped at the end, which waits for that. If that has come: SystemExit.
+
+        So nothing can begin behind the back of an end that has just come, and be left behind.
+        """
+        with self._beginning:
+            if self._is_over:
+                raise SystemExit(SUCCESS)
+            start()
+            self.callback(stop, "told to stop")
+
+    def close(self) -> None:
+        """The end: stop what was begun, the last first; nothing more begins."""
+        with self._beginning:
+            self._is_over = True
+        super().close()
 
     def reload_with(self, reload: Callable[[], object]) -> None:
         """Do this on SIGHUP, and at once if one has come already. OSError, NetworkError: told."""

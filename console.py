@@ -77,8 +77,7 @@ def _seed_program(running: Running) -> int:
             on_event=screen.show,
             tls=arguments.tls,
         )
-        running.callback(seed.stop, "told to stop")
-        seed.start()
+        running.begin(seed.start, seed.stop)
         running.reload_with(seed.reload)
         return seed
 
@@ -121,8 +120,7 @@ def _peer_program(running: Running) -> int:
             on_event=show,
             tls=arguments.tls,
         )
-        running.callback(peer.stop, "told to stop")
-        peer.start()
+        running.begin(peer.start, peer.stop)
         running.reload_with(peer.reload)
         return peer
 

@@ -4,6 +4,11 @@ The peer is one like all others. What it hears goes to a feed; the network is lo
 somebody has the page open; `gateway.py` serves both.
 """
 
+if __name__ == "__main__":  # a signal waits until the program can end as it should
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+
 import argparse
 import sys
 import threading
@@ -192,10 +197,9 @@ def _program(running: Running) -> int:
             verbose=arguments.verbose,
         )
         try:
-            dashboard.start()
+            running.begin(dashboard.start, dashboard.stop)
         except AddressInUse as error:  # the peer's: no other port of the page would help
             raise BadAddress(str(error)) from error
-        running.callback(dashboard.stop, "told to stop")
         running.reload_with(dashboard.reload)
         return dashboard
 

@@ -7,7 +7,7 @@ for sockets, hand what arrives to the node, and do what it decides. What it deci
 if __name__ == "__main__":  # a signal waits until the program can end as it should
     import signal
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 import contextlib
 import functools

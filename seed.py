@@ -8,7 +8,7 @@ itself.
 if __name__ == "__main__":  # a signal waits until the program can end as it should
     import signal
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 import logging
 import random

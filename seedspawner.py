@@ -7,9 +7,10 @@ all.
 if __name__ == "__main__":  # a signal waits until the program can end as it should
     import signal
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 import argparse
+import contextlib
 import json
 import signal
 import subprocess
@@ -89,8 +90,8 @@ def _program(running: Running) -> int:
     if arguments.count is None:
         arguments.count = answer(Prompt("How many seeds", 3), count_number, arguments.json)
     network = Network(arguments)
-    running.callback(network.stop)
-    network.start()
+    running.begin(network.start, network.stop)
+    network.fill()
     running.reload_with(network.reload)
     tell_manager("READY=1")
     wait_for_ever()
@@ -110,17 +111,15 @@ class Network:
         self._seen: deque[tuple[str, int]] = deque(maxlen=SEEN_MESSAGES)
 
     def start(self) -> None:
-        """Begin a new network: empty its files, start its seeds, then its peers."""
-        try:
+        """Begin a new network: empty its files."""
+        with _explaining_faults():
             settings.remove_all_seeds(self._arguments.config)
             Path(self._arguments.log).write_bytes(b"")
+
+    def fill(self) -> None:
+        """Start its seeds, then its peers; none once it is told to stop."""
+        with _explaining_faults():
             self._start_seeds()
-        except OSError as error:
-            complain(f"{error.filename}: {error.strerror}")
-            raise SystemExit(BAD_INPUT) from error
-        except (BadAddress, BadCertificate) as error:
-            complain(str(error))
-            raise SystemExit(BAD_INPUT) from error
         peer_ports = count(self._arguments.peer_base_port)
         for _ in range(self._arguments.peers):
             self._start_process("peer", self._arguments.host, peer_ports)
@@ -134,14 +133,14 @@ class Network:
         for process in list(self._processes):
             process.send_signal(signal.SIGHUP)
 
-    def stop(self) -> None:
+    def stop(self, reason: str) -> None:
         """End every peer and every seed; within two seconds no process is left."""
         with self._lock:
             self._stopping.set()
         for process in self._processes:
             process.terminate()
         for seed in self._seeds:
-            seed.stop("told to stop")
+            seed.stop(reason)
         deadline_s = time.monotonic() + STOP_TIMEOUT_S
         for process in self._processes:
             try:
@@ -165,11 +164,14 @@ class Network:
                 on_event=self._screen.show,
                 tls=arguments.tls,
             )
-            try:
-                seed.start()
-                self._seeds.append(seed)
-            except AddressInUse:
-                self._say_skipped(port)
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                try:
+                    seed.start()
+                    self._seeds.append(seed)
+                except AddressInUse:
+                    self._say_skipped(port)
 
     def _say_skipped(self, port: int) -> None:
         self._screen.say(f"port {port} is in use: skipped")
@@ -236,6 +238,19 @@ class Network:
                     return
                 self._seen.append(message)
         self._screen.show(event)
+
+
+@contextlib.contextmanager
+def _explaining_faults() -> Iterator[None]:
+    """What stands in the way of a seed or its files: one line, and the exit code of bad input."""
+    try:
+        yield
+    except OSError as error:
+        complain(f"{error.filename}: {error.strerror}")
+        raise SystemExit(BAD_INPUT) from error
+    except (BadAddress, BadCertificate) as error:
+        complain(str(error))
+        raise SystemExit(BAD_INPUT) from error
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -18,6 +18,7 @@ from command_line import (
     seconds,
     times,
 )
+from helpers import let_pass
 from pure import ADDRESSES, ANY_TEXT
 
 NUMBERS = st.integers(-10, 100_000).map(str) | st.floats().map(str) | st.integers().map(str)
@@ -144,3 +145,70 @@ def test_a_hang_up_before_the_program_is_ready_is_obeyed_once_it_is() -> None:
     assert obeyed == ["at once"]
     running.hang_up()
     assert obeyed == ["at once", "not again"]
+
+
+class Told:
+    """Tells what was done with it."""
+
+    def __init__(self) -> None:
+        self.story: list[str] = []
+
+    def start(self) -> None:
+        self.story.append("start")
+
+    def stop(self, reason: str) -> None:
+        self.story.append(reason)
+
+
+def test_what_a_program_begins_is_stopped_at_the_end() -> None:
+    running, told = Running(), Told()
+    running.begin(told.start, told.stop)
+    assert told.story == ["start"]
+    running.close()
+    running.close()
+    assert told.story == ["start", "told to stop"]
+
+
+def test_after_the_end_a_program_begins_nothing_more() -> None:
+    running, told = Running(), Told()
+    running.close()
+    with pytest.raises(SystemExit) as ended:
+        running.begin(told.start, told.stop)
+    assert ended.value.code == 0
+    assert told.story == []
+
+
+def test_the_end_waits_for_what_is_just_beginning_and_stops_it() -> None:
+    running = Running()
+    is_beginning, go_on = threading.Event(), threading.Event()
+
+    class Slow(Told):
+        def start(self) -> None:
+            is_beginning.set()
+            go_on.wait()
+            super().start()
+
+    slow = Slow()
+    beginning = threading.Thread(target=running.begin, args=(slow.start, slow.stop))
+    ending = threading.Thread(target=running.close)
+    beginning.start()
+    is_beginning.wait()
+    ending.start()
+    let_pass(0.1)
+    assert slow.story == []
+    go_on.set()
+    for thread in (beginning, ending):
+        thread.join()
+    assert slow.story == ["start", "told to stop"]
+
+
+def test_what_could_not_begin_is_not_stopped() -> None:
+    class Failing(Told):
+        def start(self) -> None:
+            raise OSError("no room")
+
+    running, failing = Running(), Failing()
+    with pytest.raises(OSError, match="no room"):
+        running.begin(failing.start, failing.stop)
+    running.close()
+    assert failing.story == []

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end everything soon, cleanly, and leave nothing behind."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -174,7 +175,36 @@ def test_an_early_ctrl_c_leaves_no_traceback(programs: Programs, script: str) ->
     assert programs.left_behind() == {}
 
 
-@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py"])
+@pytest.mark.parametrize("how", HOWS)
+def test_the_seedspawner_stopped_while_it_starts_seeds_leaves_none_listed(
+    programs: Programs, how: str
+) -> None:
+    spawner = programs.start("seedspawner.py", 300, "--base-port", 20_000, "--peers", 3)
+    spawner.wait_for("listening")
+    getattr(spawner, how)()
+    assert spawner.wait() == 0
+    assert programs.listed() == []
+    assert len(spawner.all("listening")) == len(spawner.all("stopped")) < 300
+    assert programs.left_behind() == {}
+
+
+@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py", "dashboard.py"])
+def test_a_hang_up_while_python_still_imports_is_obeyed_later(
+    programs: Programs, script: str
+) -> None:
+    programs.config.write_text("")
+    programs.environment["PYTHONPROFILEIMPORTTIME"] = "1"  # then it tells of each import
+    number = 1 if script == "seedspawner.py" else free_port()
+    spread = ["--base-port", free_ports(8)] if script == "seedspawner.py" else []
+    program = programs.start(script, number, *spread)
+    wait_until(lambda: "logging" in program.stderr, what="the first imports")
+    program.process.send_signal(signal.SIGHUP)
+    program.wait_for("config_read")
+    program.terminate()
+    assert program.wait() == 0
+
+
+@pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py", "dashboard.py"])
 def test_ctrl_c_while_python_still_imports_is_a_clean_end(programs: Programs, script: str) -> None:
     programs.environment["PYTHONPROFILEIMPORTTIME"] = "1"  # then it tells of each import
     program = programs.start(script)
