@@ -239,14 +239,14 @@ class Forgetful:
         self._listener.close()
 
 
-@pytest.mark.parametrize("has_second_chance", [True, False])
-def test_one_lost_packet_takes_no_live_peer_off_the_list(
-    embedded: Embedded, strangers: Strangers, has_second_chance: bool
+@pytest.mark.parametrize("lives", [True, False])
+def test_two_lost_packets_take_no_live_peer_off_the_list(
+    embedded: Embedded, strangers: Strangers, lives: bool
 ) -> None:
     seed = embedded.seed()
-    peer = Forgetful(True, False, has_second_chance)
+    peer = Forgetful(True, False, False, lives)
     register(seed, str(peer.address), strangers)
     reporter = Connection(strangers.dial(seed))
     report = DeadReport(peer.address, Address("127.0.0.1", 1))
-    assert reporter.ask(report, timeout_s=20) == Verdict(peer.address, not has_second_chance)
+    assert reporter.ask(report, timeout_s=20) == Verdict(peer.address, not lives)
     peer.close()
