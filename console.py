@@ -274,8 +274,10 @@ class Console:
         self._say_rows(rows, "no seeds are listed")
 
     def _stats(self, _: str) -> None:
-        counters = self._peer.stats().items()
-        rows = [(name.replace("_", " "), f"{count:,}") for name, count in counters]
+        counters = self._peer.stats()
+        began = time.localtime(counters.pop("boot_ms") / 1000)
+        rows = [("running since", time.strftime("%Y-%m-%d %H:%M:%S", began))]
+        rows += [(name.replace("_", " "), f"{count:,}") for name, count in counters.items()]
         self._say_rows([("counter", "now"), *rows], "")
 
     def _history(self, count: str) -> None:

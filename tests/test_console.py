@@ -1,6 +1,7 @@
 """The peer's console, on a terminal: commands, what others say, and what cannot fool the reader."""
 
 import re
+import time
 from itertools import pairwise
 
 import pytest
@@ -213,6 +214,16 @@ def test_a_peer_that_knows_nobody_says_what_to_do_and_sees_a_seed_that_starts(
     since = terminal.type("second words")
     peer.wait_for("message", text="second words")
     assert "nobody is here" not in terminal.screen[since:].lower()
+
+
+def test_when_a_peer_began_is_shown_as_a_time(programs: Programs) -> None:
+    terminal = programs.terminal("peer.py", free_port(), "--gossip-every", 0)
+    terminal.wait_to_see("listening on")
+    terminal.type("/stats")
+    terminal.wait_to_see("received bytes")
+    today = time.strftime("%Y-%m-%d")
+    assert re.search(rf"running since +{today} \d\d:\d\d:\d\d", terminal.screen)
+    assert "boot ms" not in terminal.screen
 
 
 def test_a_dashboard_that_knows_nobody_says_what_to_do(programs: Programs) -> None:
