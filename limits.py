@@ -12,6 +12,10 @@ CERTIFICATE = "certificate"  # no trust: whatever the reasons are, they are diff
 SAID_REASONS = 64  # and so many of them are said, each for itself
 REMEMBERED_SPENDERS = 4096  # then who spent least lately is forgotten, and has a full budget again
 
+OF_BOTH = ("half_open", "handshakes", "frames", CERTIFICATE)
+OF_A_PEER = (*OF_BOTH, "admissions", "links", "outboxes", "streams", "directs")
+OF_A_SEED = (*OF_BOTH, "registrations", "attempts")
+
 
 class Refusals:
     """What was refused because it was too much, by the name of the limit."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from actions import Action, Close, Dial, Notify, Outbox, Report, Try
 from gossip import Gossip
-from limits import CERTIFICATE, Refusals
+from limits import OF_A_PEER, Refusals
 from liveness import Finding, Liveness, Tried
 from messages import (
     PROTOCOL_VERSION,
@@ -58,7 +58,7 @@ class Node:
     ) -> None:
         self.me = me
         self._tunables = tunables
-        self.refusals = Refusals(*LIMITS)
+        self.refusals = Refusals(*OF_A_PEER)
         self.ready: set[Address] = set()  # neighbours to whom something can be sent now
         self.overlay = Overlay(me.origin, tunables, rng, now_s)
         self.gossip = Gossip(me, tunables, rng, self.ready, wants_history, self.refusals)
@@ -281,6 +281,8 @@ class Node:
         self._is_crowded, most = False, self._tunables.max_queued_messages
         slow = [n for n, outbox in self._outboxes.items() if len(outbox.messages) > most]
         bye = Bye("reads too slowly", is_leaving=False)
+        for neighbour in slow:
+            self.refusals.refuse("outboxes", str(neighbour), bye.reason, now_s)
         return [action for n in slow for action in self._drop(n, bye.reason, bye, now_s)]
 
     def _handle(self, neighbour: Address, message: Message, now_s: float) -> list[Action]:
@@ -495,4 +497,3 @@ class Node:
 
 IDLE_TICK_INTERVAL_S = 0.5  # a node that is not busy may be left alone for so long
 DIFFERENCES_TO_RESOLVE = 3  # digests differ for a moment whenever a message is on its way
-LIMITS = "half_open", "admissions", "links", "frames", "streams", "directs", CERTIFICATE

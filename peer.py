@@ -285,7 +285,11 @@ class Peer(Startable):
     def handle_peer(self, connection: Connection) -> None:
         """Serve whoever connected: a new neighbour until its link ends, anybody else once."""
         try:
-            first = connection.receive_first(self.trust, self._tunables.handshake_timeout_s)
+            try:
+                first = connection.receive_first(self.trust, self._tunables.handshake_timeout_s)
+            except TimeoutError:
+                self._driver.refuse("handshakes", connection.source, "it is too slow to speak")
+                raise
             self._reception.is_known(connection)
             match first:
                 case Hello(_, address):

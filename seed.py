@@ -21,7 +21,7 @@ from collections.abc import Callable
 import settings
 from directory import Directory
 from journal import Event, Journal
-from limits import CERTIFICATE, Budgets, Refusals
+from limits import CERTIFICATE, OF_A_SEED, Budgets, Refusals
 from link import Connection, Listener, advertised, reason_of, try_address
 from liveness import Tried
 from messages import (
@@ -101,7 +101,7 @@ class Seed(Startable):
         self._holders: dict[Connection, Address] = {}  # who is registered over which connection
         self._held: Counter[str] = Counter()  # how many of them come from each source
         self._attempts = Budgets(self._tunables.attempts, self._tunables.attempts_per_s)
-        self._refusals = Refusals("half_open", "registrations", "attempts", CERTIFICATE)
+        self._refusals = Refusals(*OF_A_SEED)
         self._is_started = False
         self._stopping = threading.Event()
 
@@ -186,7 +186,11 @@ class Seed(Startable):
         registered: Register | None = None
         limits = self._tunables
         try:
-            first = connection.receive_first(self._trust, limits.handshake_timeout_s)
+            try:
+                first = connection.receive_first(self._trust, limits.handshake_timeout_s)
+            except TimeoutError:
+                self._refuse("handshakes", connection.source, "it is too slow to speak")
+                raise
             registered = self._answer(connection, first, None)
             while registered is None:
                 message = connection.receive_one(limits.handshake_timeout_s)
@@ -198,7 +202,9 @@ class Seed(Startable):
                     registered = self._answer(connection, item, registered)
         except NotTrusted as error:
             self._refuse(CERTIFICATE, connection.source, reason_of(error))
-        except (OSError, WireError) as error:
+        except WireError as error:
+            self._refuse("frames", connection.source, str(error))
+        except OSError as error:
             _log.debug("%s: a connection ended: %s", self._me, error)
         finally:
             with self._lock:

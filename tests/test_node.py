@@ -202,9 +202,11 @@ def test_who_asks_and_does_not_read_is_parted_from() -> None:
     node = node_of(1, 2)
     bound = LIMITS.max_queued_messages
     assert receive(node, 1, *[LivenessRequest(n) for n in range(bound)]) == []
+    assert node.refusals.stats()["refused_outboxes"] == 0
     actions = receive(node, 1, LivenessRequest(1))
     [close] = of(Close, actions)
     assert close.neighbour == address(1)
+    assert node.refusals.stats()["refused_outboxes"] == 1
     assert neighbours(node) == addresses(2)
 
 

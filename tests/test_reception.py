@@ -7,18 +7,26 @@ from contextlib import ExitStack
 
 import pytest
 
+from driver import MAX_DIRECT_BYTES
 from embedding import Embedded
 from helpers import wait_until
 from link import Connection, ask, source_of
 from messages import (
+    PROTOCOL_VERSION,
     Address,
     DeadReport,
     Echo,
+    Hello,
     ListPeers,
+    Message,
+    NetworkError,
     PeerList,
     Probe,
+    Refused,
     Register,
+    StreamName,
     Verdict,
+    Welcome,
 )
 from peer import Peer
 from seed import Seed
@@ -127,6 +135,74 @@ def test_who_has_said_who_it_is_is_not_counted(embedded: Embedded, strangers: St
 
 def is_registered(peer: Peer) -> bool:
     return any(peer.seeds().values())
+
+
+@pytest.mark.parametrize("kind", ["peer", "seed"])
+def test_who_is_too_slow_to_speak_is_closed_and_counted(
+    embedded: Embedded, strangers: Strangers, kind: str
+) -> None:
+    limits = Tunables(handshake_timeout_s=0.5)
+    host = embedded.peer(tunables=limits) if kind == "peer" else embedded.seed(tunables=limits)
+    quick = Connection(strangers.dial(host))
+    assert isinstance(quick.ask(Probe(1), timeout_s=20), Echo)
+    slow = strangers.dial(host)
+    slow.send(b"\0")  # and no more
+    wait_until(lambda: is_closed(slow), what="the end of who is slow")
+    wait_until(lambda: host.stats()["refused_handshakes"] == 1, what="a count of it")
+
+
+@pytest.mark.parametrize("kind", ["peer", "seed"])
+def test_who_breaks_the_protocol_is_closed_and_counted(
+    embedded: Embedded, strangers: Strangers, kind: str
+) -> None:
+    host = embedded.peer() if kind == "peer" else embedded.seed()
+    quick = Connection(strangers.dial(host))
+    assert isinstance(quick.ask(Probe(1), timeout_s=20), Echo)
+    assert host.stats()["refused_frames"] == 0
+    noisy = strangers.dial(host)
+    noisy.send(b"\xff" * 100)
+    wait_until(lambda: is_closed(noisy), what="the end of who makes noise")
+    wait_until(lambda: host.stats()["refused_frames"] == 1, what="a count of it")
+
+
+def test_newcomers_of_one_address_past_the_bound_are_turned_away(
+    embedded: Embedded, strangers: Strangers
+) -> None:
+    peer = embedded.peer(tunables=Tunables(admissions=2, admissions_per_s=0.001))
+
+    def enter(port: int, source: str) -> Message:
+        me = StreamName(Address(source, port), 1)
+        hello = Hello(PROTOCOL_VERSION, me.origin, me.boot_ms, 0, False, me.key)
+        return Connection(strangers.dial(peer, source)).ask(hello, timeout_s=20)
+
+    assert [type(enter(port, "127.0.0.1")) for port in (1, 2, 3)] == [Welcome, Welcome, Refused]
+    assert peer.stats()["refused_admissions"] == 1
+    assert isinstance(enter(4, "127.0.0.2"), Welcome)
+
+
+def test_messages_for_one_peer_wait_up_to_a_bound_and_then_are_not_accepted(
+    embedded: Embedded,
+) -> None:
+    sender, slow = embedded.peer(), embedded.peer()
+    go_on = threading.Event()
+    slow.on_direct(lambda *_: go_on.wait())
+    piece = bytes(MAX_DIRECT_BYTES // 10)
+    try:
+        assert all(accepts(slow, sender, piece) for _ in range(10))
+        assert slow.stats()["refused_directs"] == 0
+        wait_until(lambda: not accepts(slow, sender, piece), what="the bound")
+        assert slow.stats()["refused_directs"] == 1
+    finally:
+        go_on.set()
+    wait_until(lambda: accepts(slow, sender, piece), what="room for more")
+
+
+def accepts(host: Peer, sender: Peer, payload: bytes) -> bool:
+    try:
+        sender.send(host.address, payload)
+    except NetworkError:
+        return False
+    return True
 
 
 def test_who_only_asks_a_seed_is_not_kept_for_long(
