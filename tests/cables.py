@@ -115,7 +115,7 @@ def _new_device(name: str) -> int:
 
 
 if __name__ == "__main__":
-    os.nice(-10)  # on a busy machine the weather stays as it was forecast
+    os.setpriority(os.PRIO_PROCESS, 0, -10)  # a busy machine makes no weather
     cables = Cables(int(sys.argv[1]), int(sys.argv[2]))
     print("ready", flush=True)
     cables.run()
