@@ -9,6 +9,7 @@ const LOOK_INTERVAL_MS = 700;
 const RETRY_MS = 3000;
 const SHOWN_MESSAGES = 200; // in the list
 const KEPT_MESSAGES = 1000; // for whoever chooses a peer
+const LISTED_CHANGES = 20; // at one look; of the others, how many
 const SHOWN_CHARACTERS = 400; // of one message
 const LABELLED_PEERS = 45; // with more, only those that are looked at have a label
 const MARGIN = 42; // around the picture, for labels
@@ -134,7 +135,10 @@ function tellChanges(before) {
     if (was === undefined && state !== "alive") continue;
     happened.push([address, state, was === undefined ? "has joined" : HAPPENED[state]]);
   }
-  for (const [address, state, text] of happened.slice(0, 20)) addHappening(address, state, text);
+  const listed = happened.slice(0, LISTED_CHANGES);
+  for (const [address, state, text] of listed) addHappening(address, state, text);
+  const rest = happened.length - listed.length;
+  if (rest) addLine("notice", `and ${rest} more; the table below has them all`);
   if (happened.length) {
     const told = happened.slice(0, 5).map(([address, , text]) => `${address} ${text}`);
     if (happened.length > 5) told.push(`and ${happened.length - 5} more`);

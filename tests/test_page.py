@@ -357,3 +357,18 @@ def test_the_picture_settles_and_stays_readable(count: int, is_phone: bool) -> N
         box = page.find_element(By.ID, "map").rect
         assert all(0 < x < box["width"] and 0 < y < box["height"] for x, y, _ in found)
         assert overlaps(found) <= (count // 10 if is_phone and count > 100 else 0)
+
+
+@needs_a_browser
+def test_when_very_many_die_the_list_says_how_many_more() -> None:
+    network = grown(60)
+    with shown(network) as url, browser() as page:
+        page.get(url)
+        wait_until(lambda: len(circles(page)) == 60, what="every peer")
+        network["gone"] = [
+            {"address": network["peers"].pop()["address"], "state": "dead"} for _ in range(23)
+        ]
+        wait_until(
+            lambda: "and 3 more" in "".join(words(page, "#messages li")), what="the rest, counted"
+        )
+        assert len(words(page, "#messages .happening")) == 20
