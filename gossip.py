@@ -30,7 +30,7 @@ from messages import (
 )
 from pace import Pace
 from settings import Tunables
-from streams import Gap, Ledger, Question, Stream, Threshold, part, parts
+from streams import Gap, Late, Ledger, Question, Stream, Threshold, part, parts
 from wire import MAX_NUMBER, Run, new_run
 
 
@@ -157,6 +157,8 @@ class Gossip:
             ledger.cursor[key] = last
         if key == self.own.key:
             return 0  # nobody tells us what we said
+        if stream.late is not None and ledger.is_eager:
+            self._learn_from_late(stream.late, stream, neighbour, run, now_s)
         if last <= stream.upto:
             self.surplus += last - run.first + 1
             return 0
@@ -307,6 +309,8 @@ class Gossip:
                 del self._questions[key]
             elif now_s >= question.deadline_s:
                 failures += is_waiting and not self.is_inbox_full
+                if is_waiting:
+                    stream.late = Late(stream.upto + 1, question.opened_s, set())
                 self._ask(stream, question, now_s)
         return failures
 
@@ -354,6 +358,14 @@ class Gossip:
         """Follow upwards at once and downwards slowly: a question too early costs a copy."""
         self._tree_delay_s = max(delay_s, self._tree_delay_s + (delay_s - self._tree_delay_s) / 16)
 
+    def _learn_from_late(
+        self, late: Late, stream: Stream, neighbour: Address, run: Run, now_s: float
+    ) -> None:
+        """The tree brings, after all, what we asked others for: it takes longer than we thought."""
+        if run.first <= late.number <= run.last and neighbour not in late.asked:
+            self._note_tree_delay(min(now_s - late.announced_s, self._tunables.most_want_delay_s))
+            stream.late = None
+
     def _ask(self, stream: Stream, question: Question, now_s: float) -> None:
         """Put the question to one neighbour that can answer it; close it if there is none."""
         if question.asked is not None:
@@ -380,6 +392,8 @@ class Gossip:
         eager = [n for n in untried if self._ledgers[n].is_eager]  # there it will go on flowing
         question.asked = self._rng.choice(eager or untried)
         question.upto = stream.upto
+        if stream.late is not None:
+            stream.late.asked.add(question.asked)
         self._wants.setdefault(question.asked, []).append(Wanted(stream.key, stream.upto))
 
     def _can_provide(self, neighbour: Address, stream: Stream) -> bool:

@@ -39,6 +39,8 @@ class Stream:
     runs: list[Run] = field(default_factory=list)  # retained for others, in order, without holes
     size: int = 0  # bytes, overhead included
     grown_s: float = 0.0  # when the latest message came
+    announced: int = 0  # the highest that a neighbour announced as news
+    late: "Late | None" = None  # the latest message that had to be asked for
 
     @property
     def first(self) -> int:
@@ -149,6 +151,15 @@ class Question:
     tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
     is_starved: bool = False  # all that say they can provide it were asked in vain
     nobody_since_s: float | None = None  # since then none of our neighbours can provide it
+
+
+@dataclass(slots=True)
+class Late:
+    """A message that the tree did not bring in time, so that it was asked for."""
+
+    number: int
+    announced_s: float
+    asked: set[Address]  # what they send is an answer, and tells nothing of the tree
 
 
 def last_of(run: Run) -> int:

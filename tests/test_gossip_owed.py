@@ -270,6 +270,43 @@ def test_a_tree_that_is_slow_once_is_waited_for_longer_at_once(gossip: Gossip) -
     assert 0.49 <= question_delay_s(gossip, S, began_s=5000) <= 0.6
 
 
+def let_the_tree_be_late(gossip: Gossip, tree_delay_s: float, answer_s: float) -> None:
+    """B announces a message and is asked for it; the tree, which is A, brings it as well."""
+    gossip.set_eager(B, False)
+    began_s = 4000.0
+    asked_s = began_s + question_delay_s(gossip, T, began_s)
+    for who, at_s in sorted(((A, began_s + tree_delay_s), (B, asked_s + answer_s)), key=last):
+        gossip.hear(who, run(T, 1, 1), at_s)
+        gossip.tick(at_s)
+
+
+def last(pair: tuple[Address, float]) -> float:
+    return pair[1]
+
+
+@pytest.mark.parametrize("answer_s", [0.05, 5.0], ids=["answered first", "answered last"])
+def test_a_tree_that_brings_what_was_asked_for_already_is_waited_for_longer(
+    gossip: Gossip, answer_s: float
+) -> None:
+    let_the_tree_take(gossip, 0.1, times=200, began_s=1000)
+    let_the_tree_be_late(gossip, 0.8, answer_s)
+    assert 1.59 <= question_delay_s(gossip, S, began_s=5000) <= 1.7
+
+
+def test_an_answer_tells_nothing_of_the_tree(gossip: Gossip) -> None:
+    let_the_tree_take(gossip, 0.1, times=200, began_s=1000)
+    question_delay_s(gossip, T, began_s=4000)
+    gossip.hear(B, run(T, 1, 1), now_s=4000.9)
+    gossip.tick(now_s=4000.9)
+    assert question_delay_s(gossip, S, began_s=5000) <= 0.25
+
+
+def test_however_late_the_tree_was_once_it_is_waited_for_less_again(gossip: Gossip) -> None:
+    let_the_tree_be_late(gossip, 500.0, 0.1)
+    let_the_tree_take(gossip, 0.1, times=100, began_s=5000)
+    assert question_delay_s(gossip, S, began_s=9000) <= 0.3
+
+
 def test_no_tree_is_waited_for_very_long(gossip: Gossip) -> None:
     let_the_tree_take(gossip, 0.99 * MOST_S, times=1, began_s=1000)
     assert 0.99 * MOST_S <= question_delay_s(gossip, S, began_s=5000) <= 1.01 * MOST_S
