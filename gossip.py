@@ -30,7 +30,7 @@ from messages import (
 )
 from pace import Pace
 from settings import Tunables
-from streams import Gap, Late, Ledger, Question, Stream, Threshold, part, parts
+from streams import Gap, Habit, Late, Ledger, Question, Stream, Threshold, part, parts
 from wire import MAX_NUMBER, Run, new_run
 
 
@@ -57,7 +57,10 @@ class Gossip:
         self._ledgers: dict[Address, Ledger] = {}
         self._questions: dict[StreamKey, Question] = {}
         self._wants: dict[Address, list[Wanted]] = {}  # decided, not yet collected by the node
-        self._tree_delay_s = tunables.most_want_delay_s / 2  # what it is behind announcements
+        least_s, most_s = tunables.least_want_delay_s, tunables.most_want_delay_s
+        self._tree = Habit(least_s, most_s, most_s / 16)  # how far it is behind announcements
+        most_s = tunables.want_patience_s
+        self._answers = Habit(least_s, most_s, most_s / 8)  # to questions for what is new
         self._has_news = False  # something may wait to be announced
         self._announced_s = float("-inf")  # when announcements were last made
         self._digest: int | None = None  # None: to be computed anew
@@ -157,8 +160,8 @@ class Gossip:
             ledger.cursor[key] = last
         if key == self.own.key:
             return 0  # nobody tells us what we said
-        if stream.late is not None and ledger.is_eager:
-            self._learn_from_late(stream.late, stream, neighbour, run, now_s)
+        if stream.late is not None and run.first <= stream.late.number <= last:
+            self._learn_from_late(stream, stream.late, neighbour, now_s)
         if last <= stream.upto:
             self.surplus += last - run.first + 1
             return 0
@@ -236,7 +239,11 @@ class Gossip:
             ledger.cursor[key] = max(upto, ledger.cursor.get(key, 0))
             ledger.provides_from[key] = first
             if upto > stream.upto and stream is not self.own:
-                self._question(stream, now_s, self._want_delay_s if have.is_news else 0.0)
+                self._question(stream, now_s, have.is_news)
+            elif have.is_news and upto > stream.announced:
+                self._tree.took(0.0)  # it was quicker than the first announcement
+            if have.is_news:
+                stream.announced = max(stream.announced, upto)
 
     def neighbour_wants(self, neighbour: Address, want: Want) -> list[Have]:
         """Move the cursors to where the neighbour is. Returns what we cannot provide from there."""
@@ -298,8 +305,8 @@ class Gossip:
             is_waiting = question.asked is None and question.nobody_since_s is None
             if stream.upto > question.upto:
                 if is_waiting:
-                    self._note_tree_delay(now_s - question.opened_s)
-                patience_s = self._want_delay_s if is_waiting else self._tunables.want_patience_s
+                    self._tree.took(now_s - question.opened_s)
+                patience_s = self._tree.wait_s if is_waiting else self._tunables.want_patience_s
                 question.upto = stream.upto
                 question.tried.clear()
                 question.is_starved = False
@@ -308,9 +315,9 @@ class Gossip:
             if not self._is_behind(stream):
                 del self._questions[key]
             elif now_s >= question.deadline_s:
-                failures += is_waiting and not self.is_inbox_full
-                if is_waiting:
-                    stream.late = Late(stream.upto + 1, question.opened_s, set())
+                if is_waiting and not self.is_inbox_full:
+                    failures += 1
+                    stream.late = Late(stream.upto + 1, question.opened_s)
                 self._ask(stream, question, now_s)
         return failures
 
@@ -337,33 +344,29 @@ class Gossip:
     def _is_behind(self, stream: Stream) -> bool:
         return any(ledger.has.get(stream.key, 0) > stream.upto for ledger in self._ledgers.values())
 
-    def _question(self, stream: Stream, now_s: float, delay_s: float = 0.0) -> None:
-        """We are behind: ask after the delay, unless a question is open already."""
+    def _question(self, stream: Stream, now_s: float, is_news: bool = False) -> None:
+        """We are behind: ask, unless somebody was. What is new, the tree may bring in time."""
         question = self._questions.get(stream.key)
+        delay_s = self._tree.wait_s if is_news else 0.0
         if question is None:
-            question = Question(None, stream.upto, now_s, now_s + delay_s)
+            question = Question(None, stream.upto, now_s, now_s + delay_s, is_little=is_news)
             self._questions[stream.key] = question
         elif question.asked is not None and self._can_provide(question.asked, stream):
             return
         if delay_s == 0 or now_s >= question.deadline_s:
             self._ask(stream, question, now_s)
 
-    @property
-    def _want_delay_s(self) -> float:
-        """How long to let the tree bring what others announced: twice what it took of late."""
-        limits = self._tunables
-        return min(max(2 * self._tree_delay_s, limits.least_want_delay_s), limits.most_want_delay_s)
-
-    def _note_tree_delay(self, delay_s: float) -> None:
-        """Follow upwards at once and downwards slowly: a question too early costs a copy."""
-        self._tree_delay_s = max(delay_s, self._tree_delay_s + (delay_s - self._tree_delay_s) / 16)
-
     def _learn_from_late(
-        self, late: Late, stream: Stream, neighbour: Address, run: Run, now_s: float
+        self, stream: Stream, late: Late, neighbour: Address, now_s: float
     ) -> None:
-        """The tree brings, after all, what we asked others for: it takes longer than we thought."""
-        if run.first <= late.number <= run.last and neighbour not in late.asked:
-            self._note_tree_delay(min(now_s - late.announced_s, self._tunables.most_want_delay_s))
+        """What was asked for has come: as an answer, or by the tree, which is slower than thought.
+
+        It may have come from another before.
+        """
+        if neighbour in late.asked:
+            self._answers.took(now_s - late.asked.pop(neighbour))
+        elif self._ledgers[neighbour].is_eager:
+            self._tree.took(now_s - late.announced_s)
             stream.late = None
 
     def _ask(self, stream: Stream, question: Question, now_s: float) -> None:
@@ -371,7 +374,9 @@ class Gossip:
         if question.asked is not None:
             question.tried.add(question.asked)
         question.asked = None
-        question.deadline_s = now_s + self._tunables.want_patience_s
+        limits = self._tunables
+        patience_s = self._answers.wait_s if question.is_little else limits.want_patience_s
+        question.deadline_s = now_s + patience_s
         ahead = {
             n: led for n, led in self._ledgers.items() if led.has.get(stream.key, 0) > stream.upto
         }
@@ -393,7 +398,7 @@ class Gossip:
         question.asked = self._rng.choice(eager or untried)
         question.upto = stream.upto
         if stream.late is not None:
-            stream.late.asked.add(question.asked)
+            stream.late.asked[question.asked] = now_s
         self._wants.setdefault(question.asked, []).append(Wanted(stream.key, stream.upto))
 
     def _can_provide(self, neighbour: Address, stream: Stream) -> bool:

@@ -149,6 +149,7 @@ class Question:
     opened_s: float
     deadline_s: float  # then somebody, or somebody else, is asked
     tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
+    is_little: bool = False  # what the tree should have brought; else it may be all there is
     is_starved: bool = False  # all that say they can provide it were asked in vain
     nobody_since_s: float | None = None  # since then none of our neighbours can provide it
 
@@ -159,7 +160,26 @@ class Late:
 
     number: int
     announced_s: float
-    asked: set[Address]  # what they send is an answer, and tells nothing of the tree
+    asked: dict[Address, float] = field(default_factory=dict)  # whom, and when
+
+
+@dataclass(slots=True)
+class Habit:
+    """How long something took of late, and so how long to wait for it before one acts."""
+
+    least_s: float
+    most_s: float
+    usual_s: float  # at first a guess
+
+    def took(self, duration_s: float) -> None:
+        """Follow upwards at once and downwards slowly: to act too early costs a copy."""
+        slowly_s = self.usual_s + (duration_s - self.usual_s) / 16
+        self.usual_s = min(max(duration_s, slowly_s), self.most_s)
+
+    @property
+    def wait_s(self) -> float:
+        """Twice what it took."""
+        return min(max(2 * self.usual_s, self.least_s), self.most_s)
 
 
 def last_of(run: Run) -> int:

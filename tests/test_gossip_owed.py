@@ -10,6 +10,7 @@ from gossips import (
     GAP_PATIENCE_S,
     MANY_BYTES,
     ME,
+    PATIENCE_S,
     A,
     B,
     C,
@@ -270,6 +271,30 @@ def test_a_tree_that_is_slow_once_is_waited_for_longer_at_once(gossip: Gossip) -
     assert 0.49 <= question_delay_s(gossip, S, began_s=5000) <= 0.6
 
 
+def test_a_tree_of_which_nothing_is_known_yet_is_not_waited_for_long(gossip: Gossip) -> None:
+    assert LEAST_S < question_delay_s(gossip, S, began_s=1000) < 0.3
+
+
+def test_a_tree_that_is_quicker_than_announcements_is_hardly_waited_for(gossip: Gossip) -> None:
+    let_the_tree_take(gossip, 1.0, times=1, began_s=1000)
+    gossip.hear(A, run(T, 1, 200), now_s=2000)
+    for number in range(1, 201):
+        announce(gossip, B, T, 1, number, 2000 + number, is_news=True)
+    assert question_delay_s(gossip, S, began_s=5000) <= 1.2 * LEAST_S
+
+
+def test_only_the_first_announcement_tells_how_quick_the_tree_is(gossip: Gossip) -> None:
+    """Others that announce it later, when the tree has brought it, make it no quicker."""
+    for turn in range(100):
+        stream, now_s = key(1000 + turn), 1000.0 + 10 * turn
+        announce(gossip, B, stream, 1, 1, now_s, is_news=True)
+        gossip.hear(A, run(stream, 1, 1), now_s + 0.1)
+        gossip.tick(now_s + 0.1)
+        for _ in range(10):
+            announce(gossip, C, stream, 1, 1, now_s + 0.2, is_news=True)
+    assert 0.19 <= question_delay_s(gossip, S, began_s=5000) <= 0.25
+
+
 def let_the_tree_be_late(gossip: Gossip, tree_delay_s: float, answer_s: float) -> None:
     """B announces a message and is asked for it; the tree, which is A, brings it as well."""
     gossip.set_eager(B, False)
@@ -329,6 +354,61 @@ def test_who_sends_payload_anyway_is_asked_first(outside_the_tree: Gossip) -> No
     questions = asked(outside_the_tree)
     assert len(questions) == 20
     assert {who for who, _, _ in questions} == {A}
+
+
+# ---- how long to wait for an answer --------------------------------------------------------------
+
+
+def second_question_s(gossip: Gossip, stream: StreamKey, began_s: float) -> float:
+    """How long after the first question another neighbour is asked, since no answer comes."""
+    began_s += question_delay_s(gossip, stream, began_s)
+    announce(gossip, C, stream, 1, 1, began_s, is_news=True)
+    for step in range(1, 1000):
+        gossip.tick(began_s + step / 100)
+        if asked(gossip):
+            return step / 100
+    raise AssertionError("nobody else was asked in 10 s")
+
+
+def let_answers_take(gossip: Gossip, answer_s: float, times: int, began_s: float) -> None:
+    """So many messages do not come by the tree; B, who announced them, is asked, and answers."""
+    gossip.set_eager(B, False)
+    for turn in range(times):
+        stream, now_s = key(2000 + turn, int(began_s)), began_s + 20 * turn
+        now_s += question_delay_s(gossip, stream, now_s) + answer_s
+        gossip.hear(B, run(stream, 1, 1), now_s)
+        gossip.tick(now_s)
+
+
+def test_who_does_not_give_what_is_new_is_not_waited_for_long(gossip: Gossip) -> None:
+    assert LEAST_S < second_question_s(gossip, S, began_s=1000) < 0.3
+
+
+def test_slow_answers_are_waited_for_longer(gossip: Gossip) -> None:
+    let_answers_take(gossip, 0.4, times=1, began_s=1000)
+    assert 0.79 <= second_question_s(gossip, S, began_s=5000) <= 0.85
+
+
+def test_quick_answers_are_hardly_waited_for(gossip: Gossip) -> None:
+    let_answers_take(gossip, 0.4, times=1, began_s=1000)
+    let_answers_take(gossip, 0.02, times=100, began_s=2000)
+    assert second_question_s(gossip, S, began_s=5000) <= 1.2 * LEAST_S
+
+
+def test_no_answer_is_waited_for_very_long(gossip: Gossip) -> None:
+    let_answers_take(gossip, 100.0, times=1, began_s=1000)
+    assert 0.99 * PATIENCE_S <= second_question_s(gossip, S, began_s=5000) <= 1.01 * PATIENCE_S
+
+
+def test_an_answer_that_may_be_long_is_given_time(gossip: Gossip) -> None:
+    """On a new link it may be all that was ever said: nobody is to send that twice."""
+    for neighbour in (B, C):
+        announce(gossip, neighbour, S, 1, 5000, now_s=1000)
+    assert len(asked(gossip)) == 1
+    gossip.tick(now_s=1000 + 0.99 * PATIENCE_S)
+    assert asked(gossip) == []
+    gossip.tick(now_s=1000 + PATIENCE_S)
+    assert len(asked(gossip)) == 1
 
 
 # ---- a new link, and who asks --------------------------------------------------------------------
