@@ -230,6 +230,18 @@ class Liveness:
         over = [(a, s.reason) for a, s in self._suspicions.items() if now_s >= s.deadline_s]
         return [(a, reason, self._close(a, self._verdict(a))) for a, reason in over]
 
+    def silent(self) -> list[Address]:
+        """Neighbours not to be counted on: suspects, and those that fell silent with half of all.
+
+        When so many fall silent together, nobody waits for the last request to be sure.
+        """
+        is_half = self._is_half_silent()
+        return [
+            n
+            for n, health in self._health.items()
+            if n in self._suspicions or (is_half and health.unanswered >= 2)
+        ]
+
     @property
     def has_cases(self) -> bool:
         return bool(self._suspicions)
@@ -262,11 +274,13 @@ class Liveness:
 
     def _verdict(self, accused: Address) -> Finding:
         """Dead; unless half our neighbours fell silent together and nobody confirms it."""
-        silent = sum(health.unanswered >= 2 for health in self._health.values())
-        is_cut_off = silent >= 2 and 2 * silent >= len(self._health)
-        if is_cut_off and not self._suspicions[accused].against:
+        if self._is_half_silent() and not self._suspicions[accused].against:
             return Finding.UNREACHABLE
         return Finding.DEAD
+
+    def _is_half_silent(self) -> bool:
+        silent = sum(health.unanswered >= 2 for health in self._health.values())
+        return silent >= 2 and 2 * silent >= len(self._health)
 
     def _close(self, accused: Address, finding: Finding) -> Finding:
         del self._suspicions[accused]

@@ -60,9 +60,9 @@ class Node:
         self._tunables = tunables
         self.refusals = Refusals(*OF_A_PEER)
         self.ready: set[Address] = set()  # neighbours to whom something can be sent now
-        self.overlay = Overlay(me.origin, tunables, rng, now_s)
-        self.gossip = Gossip(me, tunables, rng, self.ready, wants_history, self.refusals)
         self.liveness = Liveness(tunables, rng)
+        self.overlay = Overlay(me.origin, tunables, rng, now_s, self.liveness.silent)
+        self.gossip = Gossip(me, tunables, rng, self.ready, wants_history, self.refusals)
         self.tree = Tree(me.key, tunables, now_s)
         self._outboxes: dict[Address, Outbox] = {}
         self._is_crowded = False  # whether too much may wait in one
@@ -248,7 +248,7 @@ class Node:
         return actions
 
     def _dial(self, address: Address, is_feeler: bool) -> Dial:
-        links = len(self.overlay.neighbours)
+        links = self.overlay.links
         root = self.me.key if self.gossip.is_starved else self.tree.root  # so it is let in
         hello = Hello(PROTOCOL_VERSION, self.me.origin, self.me.boot_ms, links, is_feeler, root)
         return Dial(address, hello)
@@ -431,7 +431,8 @@ class Node:
             case Finding.ASK:
                 number = self.liveness.number(neighbour)
                 self._say(neighbour, LivenessRequest(number))
-                return [Notify("liveness_test", {"neighbour": str(neighbour), "number": number})]
+                asked = Notify("liveness_test", {"neighbour": str(neighbour), "number": number})
+                return [asked, *self._dials(now_s)]
             case Finding.SUSPECT:
                 reason = f"no reply to {self._tunables.missed_replies_suspect} liveness requests"
                 self.liveness.accuse(neighbour, reason, now_s)
@@ -455,7 +456,7 @@ class Node:
         for witness in self.liveness.call_witnesses(accused, now_s):
             self._say(witness, OpinionRequest(accused))
         details = {"neighbour": str(accused), "reason": self._reason(accused)}
-        return [Notify("suspect", details)]
+        return [Notify("suspect", details), *self._dials(now_s)]
 
     def _asked_for_opinion(self, asker: Address, accused: Address) -> list[Action]:
         if accused == self.me.origin:
@@ -466,13 +467,11 @@ class Node:
     def _reason(self, accused: Address) -> str:
         return self.liveness.reason(accused) if self.liveness.is_suspect(accused) else ""
 
-    def _settle(
-        self, accused: Address, reason: str, finding: Finding, now_s: float
-    ) -> list[Action]:
+    def _settle(self, accused: Address, reason: str, found: Finding, now_s: float) -> list[Action]:
         """A case is closed."""
         actions: list[Action] = []
         is_linked = accused in self._outboxes
-        match finding:
+        match found:
             case Finding.DEAD:
                 if is_linked:
                     actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
@@ -487,6 +486,7 @@ class Node:
             case Finding.UNREACHABLE if is_linked:
                 reason = "silent, as are half of the neighbours"
                 actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
+                self.overlay.failed(accused, Dialled.SILENT, now_s)
             case Finding.CLEARED if is_linked and self.liveness.is_link_broken(accused):
                 reason = "silent here, though others reach it"
                 actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)

@@ -11,7 +11,7 @@ a while for good.
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Set
 from dataclasses import dataclass
 from enum import Enum
 
@@ -80,19 +80,33 @@ class Neighbour:
 class Overlay:
     """One peer's neighbours and contacts, and the decisions about both."""
 
-    def __init__(self, me: Address, tunables: Tunables, rng: random.Random, now_s: float) -> None:
+    def __init__(
+        self,
+        me: Address,
+        tunables: Tunables,
+        rng: random.Random,
+        now_s: float,
+        silent: Callable[[], Collection[Address]] = tuple,
+    ) -> None:
         self._me = me
+        self._silent = silent  # tells the neighbours that are not to be counted on
         self._tunables = tunables
         self._rng = rng
         self.neighbours: dict[Address, Neighbour] = {}
         self.book: dict[Address, str] = {}  # and by whose word; REACHED by our own
         self._told: Counter[str] = Counter()  # how much of the book is whose word
         self._troubles: dict[Address, Trouble] = {}  # of contacts that did not answer last
-        self.dialling: set[Address] = set()
+        self._dialled_s: dict[Address, float] = {}  # who is being dialled, and since when
+        self._in_vain = 0  # dials in a row that nobody answered
         self._not_others = {me}  # our own address, and other spellings of it
         self._feeler_s = now_s + tunables.feeler_interval_s * rng.random()
         self._felt_s = now_s  # when the latest feeler was due
         self._exchange_s = now_s + tunables.exchange_interval_s * rng.random()
+
+    @property
+    def dialling(self) -> Set[Address]:
+        """Who is being dialled."""
+        return self._dialled_s.keys()
 
     # ---- the book ----
 
@@ -131,12 +145,12 @@ class Overlay:
         if len(self._not_others) < MOST_OWN_NAMES:
             self._not_others.add(address)
         self.forget(address)
-        self.dialling.discard(address)
+        self._dialled_s.pop(address, None)
 
     def renamed(self, dialled: Address, name: Address) -> None:
         """Who was dialled calls itself by another name, and that is the one to keep."""
         self.forget(dialled)
-        self.dialling.discard(dialled)
+        self._dialled_s.pop(dialled, None)
         self.learn([name], REACHED)
 
     def sample(self, asker: Address | None) -> tuple[Address, ...]:
@@ -179,7 +193,8 @@ class Overlay:
     def least_needed(self) -> Address:
         """The link to give up for one that is needed more: to the neighbour that has most links."""
         inbound = [a for a, n in self.neighbours.items() if n.direction is Direction.IN]
-        return max(inbound or self.neighbours, key=lambda a: self.neighbours[a].links)
+        choice = self._silent() or inbound or self.neighbours
+        return max(choice, key=lambda a: self.neighbours[a].links)
 
     def linked(self, neighbour: Address, details: Neighbour) -> None:
         """A link is up."""
@@ -187,7 +202,7 @@ class Overlay:
         self.neighbours[neighbour] = details
         if details.direction is Direction.OUT:
             self.reached(neighbour)
-        self.dialling.discard(neighbour)
+        self._dialled_s.pop(neighbour, None)
         self._troubles.pop(neighbour, None)
 
     def unlinked(self, neighbour: Address) -> None:
@@ -197,14 +212,16 @@ class Overlay:
 
     def reached(self, address: Address) -> None:
         """We dialled the address, and it answered."""
-        self.dialling.discard(address)
+        self._dialled_s.pop(address, None)
+        self._in_vain = 0
         self._troubles.pop(address, None)
         if address in self.book:
             self._note(address, REACHED)
 
     def failed(self, address: Address, how: Dialled, now_s: float) -> None:
         """A dial came to nothing; try again later, or drop the address if it keeps refusing."""
-        self.dialling.discard(address)
+        was_dialled = self._dialled_s.pop(address, None) is not None
+        self._in_vain = 0 if how is Dialled.TURNED_AWAY else self._in_vain + was_dialled
         if address not in self.book:
             return
         trouble = self._troubles.get(address) or Trouble(Backoff(self._tunables, self._rng))
@@ -218,22 +235,39 @@ class Overlay:
         """Whether the address answered the last time it was dialled, or never was."""
         return address in self.book and address not in self._troubles
 
+    @property
+    def links(self) -> int:
+        """How many neighbours can be counted on."""
+        return len(self.neighbours) - len(self._silent())
+
     def dials(self, now_s: float) -> list[Address]:
-        """Whom to dial now to have enough links; they count as being dialled from here on."""
+        """Whom to dial now to have enough links; they count as being dialled from here on.
+
+        The more dials were in vain since one was answered, the more are tried at once.
+        """
         limits = self._tunables
-        dialled = sum(n.direction is Direction.OUT for n in self.neighbours.values())
-        parallel = limits.parallel_dials if self.neighbours else limits.parallel_dials_alone
-        missing = min(limits.out_links - dialled, limits.max_links - len(self.neighbours))
-        if self.neighbours or len(self._troubles) < len(self.book):
-            room = min(missing, parallel) - len(self.dialling)
-        else:
-            room = parallel - len(self.dialling)  # alone, and all failed so far: try many
+        needed = self._needed_dials()
+        if needed <= 0:
+            return []
+        early_s = now_s - limits.probe_timeout_s  # who was dialled before that will hardly answer
+        fresh = sum(since_s > early_s for since_s in self._dialled_s.values())
+        in_vain = self._in_vain + len(self._dialled_s) - fresh
+        room = min(needed + in_vain, limits.most_parallel_dials) - fresh
         if room <= 0:
             return []
-        due = self._due(now_s)
-        chosen = self._chosen(due, room)
-        self.dialling.update(chosen)
+        chosen = self._chosen(self._due(now_s), room)
+        self._dialled_s.update(dict.fromkeys(chosen, now_s))
         return chosen
+
+    def _needed_dials(self) -> int:
+        """How many would do, if as many contacts as neighbours were silent."""
+        limits, silent, out = self._tunables, self._silent(), Direction.OUT
+        held = len(self.neighbours) - len(silent)
+        dialled = sum(n.direction is out for a, n in self.neighbours.items() if a not in silent)
+        missing = min(limits.out_links - dialled, limits.max_links - held, limits.parallel_dials)
+        if missing <= 0 or not silent:
+            return missing
+        return missing * len(self.neighbours) // held if held else limits.most_parallel_dials
 
     def _chosen(self, due: list[Address], count: int) -> list[Address]:
         """Some of them at random; every teller in turn, so that no long list drowns a short one."""
@@ -262,13 +296,13 @@ class Overlay:
         if not due or not self.neighbours:
             return None
         [chosen] = self._chosen(due, 1)
-        self.dialling.add(chosen)
+        self._dialled_s[chosen] = now_s
         return chosen
 
     def spare(self) -> Address | None:
         """A link to give up, when a feeler's link made them more than we are to dial."""
         dialled = [a for a, n in self.neighbours.items() if n.direction is Direction.OUT]
-        if len(dialled) <= self._tunables.out_links:
+        if len(dialled) <= self._tunables.out_links or self._silent():
             return None
         rich = [address for address in dialled[:-1] if self.neighbours[address].links > 2]
         return self._rng.choice(rich) if rich else None

@@ -368,7 +368,7 @@ GLOMERS_MODES = (
     GlomersMode(
         "quick",  # so many links that hardly any node is two hops from the root
         Tunables(
-            out_links=8,
+            out_links=9,
             max_links=24,
             announce_interval_s=0.75,
             least_want_delay_s=1.5,  # an announcement does not overtake the tree by more

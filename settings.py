@@ -33,8 +33,8 @@ class Tunables:
     contacts_per_exchange: int = 8  # addresses given at a time, to neighbours and to the refused
     exchange_interval_s: float = 10.0  # a neighbour is asked for contacts this often
     feeler_interval_s: float = 30.0  # a stranger is tried this often; it rejoins split networks
-    parallel_dials: int = 4  # dials under way while some succeed
-    parallel_dials_alone: int = 16  # and while there is no neighbour at all
+    parallel_dials: int = 4  # dials under way while they succeed
+    most_parallel_dials: int = 16  # while none does; in any second, for silence takes longer
     first_backoff_s: float = 1.0  # the wait after a failed dial; doubles with each further one
     longest_backoff_s: float = 60.0  # so a returning address is found again within a minute
     refusals_to_forget: int = 3  # an address is dropped for refusing, never for silence
@@ -44,7 +44,8 @@ class Tunables:
     missed_beacons_stale: int = 3  # then the root is taken for gone
     parent_grace_s: float = 0.1  # the present parent stays if it is hardly slower than the first
     parent_overlap_s: float = 1.0  # a new parent is made before the old one is dropped
-    failures_to_demote: int = 3  # messages that a parent did not bring in time
+    failures_to_demote: int = 3  # messages that a parent did not bring in time; of the first, one
+    # learns how slow the way is
     failure_window_s: float = 10.0  # so many within this time make it a bad parent
     demotion_s: float = 60.0  # and for so long another is preferred
     demoted_grace_s: float = 0.5  # others have so long to bring a beacon that a bad parent brought
@@ -64,7 +65,7 @@ class Tunables:
     inbox_bytes: int = 32 << 20  # heard but not yet taken by the application
     batch_bytes: int = 128 << 10  # taken for one `sendall`, so that control frames wait little
     broadcast_lag_bytes: int = 16 << 20  # who lags by more is waited for; a quarter of the history
-    want_patience_s: float = 1.0  # without progress for so long, another neighbour is asked
+    want_patience_s: float = 1.0  # without progress for so long, at most, another is asked
     gap_patience_s: float = 2.0  # when nobody can provide a message for so long, it is a gap
     max_queued_messages: int = 1000  # control messages for one link; a guess, far above normal
 
@@ -101,6 +102,7 @@ class Tunables:
         self._check(self.renew_interval_s < self.lease_s, "renew_interval_s < lease_s")
         self._check(self.parent_overlap_s <= self.beacon_interval_s, "overlap <= beacon interval")
         self._check(self.missed_beacons_stale >= 2, "missed_beacons_stale >= 2")
+        self._check(self.failures_to_demote >= 2, "failures_to_demote >= 2")  # the first teaches
         self._check(self.tick_interval_s <= self.own_lateness_s, "tick interval <= own lateness")
         self._check(self.first_backoff_s <= self.longest_backoff_s, "first <= longest back-off")
 

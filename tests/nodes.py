@@ -118,9 +118,10 @@ def silent(node: Node, number: int, from_s: float = 0.0) -> list[Action]:
 # ---- an overlay alone ----------------------------------------------------------------------------
 
 
-def overlay_of(seed: int = 1) -> Overlay:
-    """The overlay of a peer that knows nobody."""
-    return Overlay(address(ME), LIMITS, random.Random(seed), now_s=0.0)
+def overlay_of(seed: int = 1, silent: Iterable[int] = ()) -> Overlay:
+    """The overlay of a peer that knows nobody; those neighbours will be silent."""
+    silent_ones = [address(number) for number in silent]
+    return Overlay(address(ME), LIMITS, random.Random(seed), 0.0, lambda: silent_ones)
 
 
 def link(

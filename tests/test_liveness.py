@@ -450,3 +450,37 @@ def test_only_so_many_deaths_are_remembered() -> None:
     for number in range(200):
         liveness.died(address(number), 0.0)
     assert liveness.deaths(1.0) == [address(number) for number in range(200 - 64, 200)]
+
+
+# ---- who is not to be counted on -----------------------------------------------------------------
+
+
+def test_a_suspect_is_not_counted_on_until_it_is_cleared() -> None:
+    liveness = watching(A, B, C)
+    assert liveness.silent() == []
+    accused(liveness, A)
+    assert liveness.silent() == [A]
+    liveness.heard(A, 5.0)
+    assert liveness.silent() == []
+
+
+def test_one_that_left_two_requests_unanswered_is_still_counted_on() -> None:
+    liveness = watching(A, B, C)
+    look(liveness, [A], 0.0, 2.5)
+    assert liveness.silent() == []
+
+
+def test_half_of_all_that_left_two_requests_unanswered_are_not_counted_on() -> None:
+    liveness = watching(A, B, C, D)
+    look(liveness, [A, B], 0.0, 1.5)
+    assert liveness.silent() == []
+    look(liveness, [A, B], 1.5, 2.5)
+    assert liveness.silent() == [A, B]
+    liveness.heard(A, 2.5)
+    assert liveness.silent() == []
+
+
+def test_who_is_accused_and_no_neighbour_is_none_that_was_counted_on() -> None:
+    liveness = watching(A)
+    liveness.accuse(B, "lost", 0.0)
+    assert liveness.silent() == []

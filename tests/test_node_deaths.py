@@ -2,7 +2,7 @@
 
 import pytest
 
-from actions import Action, Close, Report, Try
+from actions import Action, Close, Dial, Report, Try
 from liveness import Tried
 from messages import (
     Bye,
@@ -11,7 +11,20 @@ from messages import (
     Opinion,
     OpinionRequest,
 )
-from nodes import ME, details, events, neighbours, node_of, of, receive, said, silent
+from node import Node
+from nodes import (
+    ME,
+    details,
+    dialled,
+    events,
+    neighbours,
+    node_of,
+    of,
+    receive,
+    said,
+    silent,
+    welcomed,
+)
 from pure import address, addresses, key, run
 
 # ---- who lives -----------------------------------------------------------------------------------
@@ -109,6 +122,50 @@ def test_when_half_the_neighbours_are_silent_links_end_and_nobody_is_accused() -
     assert of(Report, actions) == []
     assert "dead" not in events(actions)
     assert "half" in details(actions, "neighbour_down")["reason"]
+
+
+def test_whom_a_cut_off_peer_let_go_of_is_not_dialled_at_once() -> None:
+    node = node_of(1, 2)
+    fall_silent(node, 1, 2, until_s=4.5)
+    actions = node.tried(address(1), Tried.SILENT, now_s=4.5)
+    assert dialled(actions) == []
+    assert address(1) in dialled(node.tick(now_s=6.0))
+
+
+def fall_silent(node: Node, *numbers: int, until_s: float) -> list[Action]:
+    """These neighbours say nothing, and are tested."""
+    actions: list[Action] = []
+    for step in range(round(20 * until_s)):
+        for number in numbers:
+            actions += node.test_liveness(address(number), step / 20)
+        node.tick(step / 20)
+    return actions
+
+
+def test_a_suspects_place_is_filled_before_the_verdict() -> None:
+    node = welcoming_node()
+    assert len(dialled(silent(node, 1))) == 1
+    assert neighbours(node) == addresses(1, 2, 3, 4)
+
+
+def welcoming_node() -> Node:
+    """A node that has dialled four neighbours, and knows many others."""
+    node = node_of()
+    node.learn(addresses(1, 2, 3, 4), now_s=0)
+    for number in (1, 2, 3, 4):
+        welcomed(node, number)
+    assert node.learn(addresses(*range(60, 90)), now_s=0) == []
+    return node
+
+
+def test_when_half_fall_silent_others_are_dialled_before_they_are_suspect() -> None:
+    """And as one that has no other links, if all did: so nobody turns it away."""
+    node = welcoming_node()
+    actions = fall_silent(node, 1, 2, until_s=2.5)
+    assert "suspect" not in events(actions)
+    dials = of(Dial, actions)
+    assert len(dials) == 4
+    assert {dial.hello.links for dial in dials} == {2}
 
 
 def test_a_peer_that_was_asleep_accuses_nobody() -> None:

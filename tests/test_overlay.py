@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messages import Address
 from nodes import LIMITS, ME, link, overlay_of
 from overlay import Dialled, Direction, Neighbour, Overlay
 from pure import address, addresses
@@ -70,26 +69,69 @@ def test_neither_neighbours_nor_those_being_dialled_are_dialled(overlay: Overlay
     assert overlay.dials(now_s=100) == addresses(2)
 
 
-def test_who_is_alone_dials_many_at_once_only_after_all_have_failed(overlay: Overlay) -> None:
-    everybody = addresses(*range(1, 31))
-    overlay.learn(everybody)
-    tried: list[Address] = []
-    while len(tried) < 30:
-        chosen = overlay.dials(now_s=0)
-        assert 0 < len(chosen) <= LIMITS.parallel_dials
-        for peer in chosen:
-            overlay.failed(peer, Dialled.SILENT, now_s=0)
-        tried += chosen
-    assert sorted(tried) == everybody
-    assert len(overlay.dials(now_s=100)) == LIMITS.parallel_dials_alone
+def fail_all(overlay: Overlay, now_s: float) -> int:
+    """Every dial under way fails. Gives how many are made next."""
+    for peer in sorted(overlay.dialling):
+        overlay.failed(peer, Dialled.SILENT, now_s)
+    return len(overlay.dials(now_s))
 
 
-def test_with_a_neighbour_few_are_dialled_at_once(overlay: Overlay) -> None:
-    overlay.learn(addresses(*range(1, 31)))
-    for number in range(1, 31):
-        overlay.failed(address(number), Dialled.SILENT, now_s=0)
+def test_the_more_dials_are_in_vain_the_more_are_tried_at_once(overlay: Overlay) -> None:
+    overlay.learn(addresses(*range(1, 40)))
+    assert len(overlay.dials(now_s=0)) == LIMITS.parallel_dials
+    assert fail_all(overlay, now_s=0.5) == 2 * LIMITS.parallel_dials
+    assert fail_all(overlay, now_s=0.7) == LIMITS.most_parallel_dials
+
+
+def test_also_with_a_neighbour_many_are_tried_while_none_succeeds(overlay: Overlay) -> None:
+    """The two may be all that is left of a network, or all that is left of one part of it."""
     link(overlay, 40, Direction.IN)
-    assert len(overlay.dials(now_s=100)) == LIMITS.parallel_dials
+    overlay.learn(addresses(*range(1, 40)))
+    overlay.dials(now_s=0)
+    assert fail_all(overlay, now_s=0.5) > LIMITS.parallel_dials
+
+
+@pytest.mark.parametrize("is_turned_away", [False, True])
+def test_once_somebody_answers_few_are_dialled_again(
+    overlay: Overlay, is_turned_away: bool
+) -> None:
+    overlay.learn(addresses(*range(1, 40)))
+    overlay.dials(now_s=0)
+    fail_all(overlay, now_s=0.5)
+    answering, *others = sorted(overlay.dialling)
+    for peer in others:
+        overlay.failed(peer, Dialled.SILENT, now_s=0.6)
+    if is_turned_away:
+        overlay.failed(answering, Dialled.TURNED_AWAY, now_s=0.6)
+    else:
+        overlay.linked(answering, Neighbour(Direction.OUT, 1, 3, since_s=0.6))
+    assert len(overlay.dials(now_s=0.6)) == LIMITS.parallel_dials - (not is_turned_away)
+
+
+def test_who_has_not_answered_for_a_second_is_taken_for_silent(overlay: Overlay) -> None:
+    """A dial may take three seconds until it fails; others are tried in the meantime."""
+    overlay.learn(addresses(*range(60, 400)))
+    made = [len(overlay.dials(now_s)) for now_s in (0, 0.9, 1.0, 1.9, 2.0, 2.9)]
+    few, many = LIMITS.parallel_dials, LIMITS.most_parallel_dials
+    assert made == [few, 0, 2 * few, 0, many, 0]
+
+
+def test_as_many_are_tried_as_are_needed_if_contacts_are_as_silent_as_neighbours() -> None:
+    for silent, expected in [((), 2), ((1,), 4), ((1, 3), 6), ((1, 2), 8), ((1, 2, 3), 16)]:
+        overlay = overlay_of(silent=silent)
+        for number in (1, 2, 3, 4):
+            link(overlay, number, Direction.OUT if number in (1, 2) else Direction.IN)
+        overlay.learn(addresses(*range(60, 100)))
+        assert len(overlay.dials(now_s=0)) == expected, silent
+
+
+def test_a_silent_neighbour_is_given_up_first_and_no_other_for_its_sake() -> None:
+    overlay = overlay_of(silent=[3])
+    for number in range(1, LIMITS.max_links):
+        link(overlay, number, links=number)
+    assert overlay.least_needed() == address(3)
+    assert overlay.spare() is None, "the others may be all there is"
+    assert overlay.links == LIMITS.max_links - 2
 
 
 # ---- who may become a neighbour ------------------------------------------------------------------
@@ -306,5 +348,6 @@ def test_whatever_happens_the_accounts_agree(operations: list[tuple[str, int]]) 
         assert not overlay.dialling & overlay.neighbours.keys()
         assert address(ME) not in overlay.book.keys() | overlay.neighbours.keys() | overlay.dialling
         dialled_links = sum(n.direction is Direction.OUT for n in overlay.neighbours.values())
-        assert len(overlay.dialling) <= limits.parallel_dials_alone + 1
+        fresh = [since_s for since_s in overlay._dialled_s.values() if since_s > now_s - 1]
+        assert len(fresh) <= limits.most_parallel_dials + 1
         assert dialled_links <= limits.max_links
