@@ -160,8 +160,7 @@ class Gossip:
             ledger.cursor[key] = last
         if key == self.own.key:
             return 0  # nobody tells us what we said
-        if stream.late is not None and run.first <= stream.late.number <= last:
-            self._learn_from_late(stream, stream.late, neighbour, now_s)
+        is_answer = self._is_answer(stream, neighbour, run, now_s)
         if last <= stream.upto:
             self.surplus += last - run.first + 1
             return 0
@@ -173,7 +172,7 @@ class Gossip:
             run = run.after(stream.upto)
         self._retain(stream, run, now_s)
         self._hand_on(run, len(run.data))
-        self._owe_to_all_but(neighbour, key)
+        self._owe_to_all_but(neighbour, key, push=not is_answer)
         count = run.last - run.first + 1
         self.pace.grew(run, neighbour)
         self.delivered += count
@@ -242,8 +241,7 @@ class Gossip:
                 self._question(stream, now_s, have.is_news)
             elif have.is_news and upto > stream.announced:
                 self._tree.took(0.0)  # it was quicker than the first announcement
-            if have.is_news:
-                stream.announced = max(stream.announced, upto)
+            stream.announced = max(stream.announced, upto)
 
     def neighbour_wants(self, neighbour: Address, want: Want) -> list[Have]:
         """Move the cursors to where the neighbour is. Returns what we cannot provide from there."""
@@ -356,26 +354,28 @@ class Gossip:
         if delay_s == 0 or now_s >= question.deadline_s:
             self._ask(stream, question, now_s)
 
-    def _learn_from_late(
-        self, stream: Stream, late: Late, neighbour: Address, now_s: float
-    ) -> None:
-        """What was asked for has come: as an answer, or by the tree, which is slower than thought.
+    def _is_answer(self, stream: Stream, neighbour: Address, run: Run, now_s: float) -> bool:
+        """Whether what the tree was late with comes as an answer now, and not by the tree.
 
-        It may have come from another before.
+        How long either took, even if it has come before, tells how long to wait next time.
         """
-        if neighbour in late.asked:
-            self._answers.took(now_s - late.asked.pop(neighbour))
-        elif self._ledgers[neighbour].is_eager:
+        late = stream.late
+        if late is None or not run.first <= late.number <= run.last:
+            return False
+        if (asked_s := late.asked.pop(neighbour, None)) is not None:
+            self._answers.took(now_s - asked_s)
+            return True
+        if self._ledgers[neighbour].is_eager:
             self._tree.took(now_s - late.announced_s)
             stream.late = None
+        return False
 
     def _ask(self, stream: Stream, question: Question, now_s: float) -> None:
         """Put the question to one neighbour that can answer it; close it if there is none."""
         if question.asked is not None:
             question.tried.add(question.asked)
         question.asked = None
-        limits = self._tunables
-        patience_s = self._answers.wait_s if question.is_little else limits.want_patience_s
+        patience_s = self._answers.wait_s if question.is_little else self._tunables.want_patience_s
         question.deadline_s = now_s + patience_s
         ahead = {
             n: led for n, led in self._ledgers.items() if led.has.get(stream.key, 0) > stream.upto
@@ -486,11 +486,12 @@ class Gossip:
 
     # ---- cursors ----
 
-    def _owe_to_all_but(self, source: Address | None, key: StreamKey) -> None:
+    def _owe_to_all_but(self, source: Address | None, key: StreamKey, push: bool = True) -> None:
+        """On the tree it is pushed, unless the tree may be about to bring it there as well."""
         for neighbour, ledger in self._ledgers.items():
             if neighbour == source:
                 continue
-            if ledger.is_eager:
+            if ledger.is_eager and push:
                 ledger.owed[key] = None
                 self._ready.add(neighbour)
             else:

@@ -172,8 +172,8 @@ class Habit:
     usual_s: float  # at first a guess
 
     def took(self, duration_s: float) -> None:
-        """Follow upwards at once and downwards slowly: to act too early costs a copy."""
-        slowly_s = self.usual_s + (duration_s - self.usual_s) / 16
+        """Follow upwards at once, and downwards slowly, for ways differ: too early costs a copy."""
+        slowly_s = self.usual_s + (duration_s - self.usual_s) / 64
         self.usual_s = min(max(duration_s, slowly_s), self.most_s)
 
     @property

@@ -1,0 +1,251 @@
+"""How long a peer waits: for the tree to bring what others announced, and for answers."""
+
+import pytest
+
+from gossip import Gossip
+from gossips import PATIENCE_S, A, B, C, S, T, announce, asked, gossip_of, sent
+from messages import Address, StreamKey
+from pure import key, run
+from settings import Tunables
+
+
+@pytest.fixture
+def gossip() -> Gossip:
+    return gossip_of()
+
+
+# ---- how long to let the tree bring what others announced ----------------------------------------
+
+LEAST_S, MOST_S = Tunables().least_want_delay_s, Tunables().most_want_delay_s
+
+
+def question_delay_s(gossip: Gossip, stream: StreamKey, began_s: float) -> float:
+    """How long after B's announcement the question is put, while the tree brings nothing."""
+    announce(gossip, B, stream, 1, 1, began_s, is_news=True)
+    for step in range(1000):
+        delay_s = step / 100
+        gossip.tick(began_s + delay_s)
+        if asked(gossip):
+            return delay_s
+    raise AssertionError("no question in 10 s")
+
+
+def let_the_tree_take(gossip: Gossip, tree_delay_s: float, times: int, began_s: float) -> None:
+    """So many messages are announced by B and then brought by A, which takes so long."""
+    for turn in range(times):
+        stream, now_s = key(1000 + turn, int(began_s)), began_s + 10 * turn
+        announce(gossip, B, stream, 1, 1, now_s, is_news=True)
+        gossip.hear(A, run(stream, 1, 1), now_s + tree_delay_s)
+        gossip.tick(now_s + tree_delay_s)
+    assert asked(gossip) == []
+
+
+def test_what_the_tree_brings_in_time_is_not_asked_for(gossip: Gossip) -> None:
+    announce(gossip, B, S, 1, 3, is_news=True)
+    gossip.tick(now_s=LEAST_S / 2)
+    gossip.hear(A, run(S, 1, 3), now_s=LEAST_S)
+    for tenth in range(100):
+        assert gossip.tick(now_s=LEAST_S + tenth / 10) == 0
+    assert asked(gossip) == []
+
+
+def test_what_the_tree_does_not_bring_in_time_is_asked_for_and_counted(gossip: Gossip) -> None:
+    announce(gossip, B, S, 1, 3, is_news=True)
+    assert gossip.is_busy
+    assert gossip.tick(now_s=LEAST_S / 2) == 0
+    assert asked(gossip) == []
+    assert gossip.tick(now_s=MOST_S) == 1
+    assert asked(gossip) == [(B, S, 0)]
+    assert gossip.tick(now_s=MOST_S + 0.1) == 0, "once"
+
+
+def test_what_is_no_news_is_asked_for_at_once(gossip: Gossip) -> None:
+    announce(gossip, B, S, 1, 3, is_news=True)
+    assert asked(gossip) == []
+    announce(gossip, C, S, 1, 3, is_news=False)
+    [(who, _, _)] = asked(gossip)
+    assert who in (B, C)
+
+
+def test_a_quick_tree_is_waited_for_less(gossip: Gossip) -> None:
+    let_the_tree_take(gossip, 0.2, times=200, began_s=1000)
+    assert 0.4 <= question_delay_s(gossip, S, began_s=5000) <= 0.5
+
+
+def test_no_tree_is_waited_for_so_little_that_it_has_no_chance(gossip: Gossip) -> None:
+    let_the_tree_take(gossip, 0.0, times=200, began_s=1000)
+    assert 0.99 * LEAST_S <= question_delay_s(gossip, S, began_s=5000) <= 1.2 * LEAST_S
+
+
+def test_a_tree_that_is_slow_once_is_waited_for_longer_at_once(gossip: Gossip) -> None:
+    let_the_tree_take(gossip, 0.15, times=200, began_s=1000)
+    let_the_tree_take(gossip, 0.25, times=1, began_s=4000)
+    assert 0.49 <= question_delay_s(gossip, S, began_s=5000) <= 0.6
+
+
+def test_a_tree_of_which_nothing_is_known_yet_is_not_waited_for_long(gossip: Gossip) -> None:
+    assert LEAST_S < question_delay_s(gossip, S, began_s=1000) < 0.3
+
+
+def test_a_tree_that_is_quicker_than_announcements_is_hardly_waited_for(gossip: Gossip) -> None:
+    let_the_tree_take(gossip, 1.0, times=1, began_s=1000)
+    gossip.hear(A, run(T, 1, 200), now_s=2000)
+    for number in range(1, 201):
+        announce(gossip, B, T, 1, number, 2000 + number, is_news=True)
+    assert question_delay_s(gossip, S, began_s=5000) <= 1.2 * LEAST_S
+
+
+def test_only_the_first_announcement_tells_how_quick_the_tree_is(gossip: Gossip) -> None:
+    """Others that announce it later, when the tree has brought it, make it no quicker."""
+    for turn in range(100):
+        stream, now_s = key(1000 + turn), 1000.0 + 10 * turn
+        announce(gossip, B, stream, 1, 1, now_s, is_news=True)
+        gossip.hear(A, run(stream, 1, 1), now_s + 0.1)
+        gossip.tick(now_s + 0.1)
+        for _ in range(10):
+            announce(gossip, C, stream, 1, 1, now_s + 0.2, is_news=True)
+    assert 0.19 <= question_delay_s(gossip, S, began_s=5000) <= 0.25
+
+
+def let_the_tree_be_late(gossip: Gossip, tree_delay_s: float, answer_s: float) -> None:
+    """B announces a message and is asked for it; the tree, which is A, brings it as well."""
+    gossip.set_eager(B, False)
+    began_s = 4000.0
+    asked_s = began_s + question_delay_s(gossip, T, began_s)
+    for who, at_s in sorted(((A, began_s + tree_delay_s), (B, asked_s + answer_s)), key=last):
+        gossip.hear(who, run(T, 1, 1), at_s)
+        gossip.tick(at_s)
+
+
+def last(pair: tuple[Address, float]) -> float:
+    return pair[1]
+
+
+@pytest.mark.parametrize("answer_s", [0.05, 5.0], ids=["answered first", "answered last"])
+def test_a_tree_that_brings_what_was_asked_for_already_is_waited_for_longer(
+    gossip: Gossip, answer_s: float
+) -> None:
+    let_the_tree_take(gossip, 0.1, times=200, began_s=1000)
+    let_the_tree_be_late(gossip, 0.8, answer_s)
+    assert 1.59 <= question_delay_s(gossip, S, began_s=5000) <= 1.7
+
+
+def test_an_answer_tells_nothing_of_the_tree(gossip: Gossip) -> None:
+    let_the_tree_take(gossip, 0.1, times=200, began_s=1000)
+    question_delay_s(gossip, T, began_s=4000)
+    gossip.hear(B, run(T, 1, 1), now_s=4000.9)
+    gossip.tick(now_s=4000.9)
+    assert question_delay_s(gossip, S, began_s=5000) <= 0.25
+
+
+def test_however_late_the_tree_was_once_it_is_waited_for_less_again(gossip: Gossip) -> None:
+    let_the_tree_be_late(gossip, 500.0, 0.1)
+    let_the_tree_take(gossip, 0.1, times=300, began_s=5000)
+    assert question_delay_s(gossip, S, began_s=9000) <= 0.3
+
+
+def test_no_tree_is_waited_for_very_long(gossip: Gossip) -> None:
+    let_the_tree_take(gossip, 0.99 * MOST_S, times=1, began_s=1000)
+    assert 0.99 * MOST_S <= question_delay_s(gossip, S, began_s=5000) <= 1.01 * MOST_S
+
+
+def test_a_slow_application_is_no_fault_of_the_tree() -> None:
+    gossip = gossip_of(inbox_bytes=1)
+    gossip.hear(A, run(T, 1, 1), now_s=0)
+    announce(gossip, B, S, 1, 3, is_news=True)
+    for second in range(10):
+        assert gossip.tick(now_s=second) == 0
+    assert asked(gossip) == []
+
+
+# ---- how long to wait for an answer --------------------------------------------------------------
+
+
+def second_question_s(gossip: Gossip, stream: StreamKey, began_s: float) -> float:
+    """How long after the first question another neighbour is asked, since no answer comes."""
+    began_s += question_delay_s(gossip, stream, began_s)
+    announce(gossip, C, stream, 1, 1, began_s, is_news=True)
+    for step in range(1, 1000):
+        gossip.tick(began_s + step / 100)
+        if asked(gossip):
+            return step / 100
+    raise AssertionError("nobody else was asked in 10 s")
+
+
+def let_answers_take(gossip: Gossip, answer_s: float, times: int, began_s: float) -> None:
+    """So many messages do not come by the tree; B, who announced them, is asked, and answers."""
+    gossip.set_eager(B, False)
+    for turn in range(times):
+        stream, now_s = key(2000 + turn, int(began_s)), began_s + 20 * turn
+        now_s += question_delay_s(gossip, stream, now_s) + answer_s
+        gossip.hear(B, run(stream, 1, 1), now_s)
+        gossip.tick(now_s)
+
+
+def test_who_does_not_give_what_is_new_is_not_waited_for_long(gossip: Gossip) -> None:
+    assert LEAST_S < second_question_s(gossip, S, began_s=1000) < 0.3
+
+
+def test_slow_answers_are_waited_for_longer(gossip: Gossip) -> None:
+    let_answers_take(gossip, 0.4, times=1, began_s=1000)
+    assert 0.79 <= second_question_s(gossip, S, began_s=5000) <= 0.85
+
+
+def test_quick_answers_are_hardly_waited_for(gossip: Gossip) -> None:
+    let_answers_take(gossip, 0.4, times=1, began_s=1000)
+    let_answers_take(gossip, 0.02, times=300, began_s=2000)
+    assert second_question_s(gossip, S, began_s=9000) <= 1.2 * LEAST_S
+
+
+def test_no_answer_is_waited_for_very_long(gossip: Gossip) -> None:
+    let_answers_take(gossip, 100.0, times=1, began_s=1000)
+    assert 0.99 * PATIENCE_S <= second_question_s(gossip, S, began_s=5000) <= 1.01 * PATIENCE_S
+
+
+def test_an_answer_that_may_be_long_is_given_time(gossip: Gossip) -> None:
+    """On a new link it may be all that was ever said: nobody is to send that twice."""
+    for neighbour in (B, C):
+        announce(gossip, neighbour, S, 1, 5000, now_s=1000)
+    assert len(asked(gossip)) == 1
+    gossip.tick(now_s=1000 + 0.99 * PATIENCE_S)
+    assert asked(gossip) == []
+    gossip.tick(now_s=1000 + PATIENCE_S)
+    assert len(asked(gossip)) == 1
+
+
+# ---- what had to be asked for --------------------------------------------------------------------
+
+
+def answered_by(gossip: Gossip, answer: Address) -> None:
+    """B announces a message, and is asked for it, as the tree is late; then somebody brings it."""
+    gossip.set_eager(B, False)
+    at_s = 1000 + question_delay_s(gossip, T, began_s=1000)
+    gossip.hear(answer, run(T, 1, 1), at_s + 0.05)
+    gossip.tick(at_s + 0.05)
+
+
+def test_an_answer_is_announced_for_the_tree_may_be_about_to_bring_it(gossip: Gossip) -> None:
+    answered_by(gossip, B)
+    assert sent(gossip, A) == sent(gossip, C) == []
+    told = gossip.announcements(now_s=2000)
+    assert {who for who, _ in told} == {A, C}
+
+
+def test_what_the_tree_brings_after_all_travels_on_along_it(gossip: Gossip) -> None:
+    answered_by(gossip, A)
+    assert sent(gossip, C) == [(T, 1)]
+
+
+def test_an_answer_on_a_new_link_travels_on_along_the_tree(gossip: Gossip) -> None:
+    """It tells of what this part of the network missed: nobody else is about to bring it."""
+    announce(gossip, B, T, 1, 1, now_s=1000)
+    assert asked(gossip) == [(B, T, 0)]
+    gossip.hear(B, run(T, 1, 1), now_s=1000.1)
+    assert sent(gossip, A) == sent(gossip, C) == [(T, 1)]
+
+
+def test_what_follows_an_answer_travels_along_the_tree_again(gossip: Gossip) -> None:
+    answered_by(gossip, B)
+    gossip.announcements(now_s=2000)
+    gossip.hear(A, run(T, 2, 2), now_s=2000)
+    assert sent(gossip, C) == [(T, 2)]
