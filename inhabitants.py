@@ -232,7 +232,7 @@ class SimulatedPeer:
 
     def _schedule_test(self) -> None:
         limits = self.world.tunables
-        late_s = min(limits.own_lateness_s / 2, limits.liveness_interval_s / 4)
+        late_s = min(limits.own_lateness_s / 2, limits.liveness_interval_s / 20)
         due_s = min(map(self.node.liveness.due_s, self.links))
         wait_s = max(0.0, due_s - self.world.now_s) + late_s
         self.world.after(wait_s, self.to, self._test_liveness)
