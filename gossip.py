@@ -307,7 +307,7 @@ class Gossip:
                 patience_s = self._tree.wait_s if is_waiting else self._tunables.want_patience_s
                 question.upto = stream.upto
                 question.tried.clear()
-                question.is_starved = False
+                question.rounds, question.is_starved = 0, False
                 question.opened_s = now_s
                 question.deadline_s = now_s + patience_s
             if not self._is_behind(stream):
@@ -388,8 +388,7 @@ class Gossip:
             self._wait_or_give_up(stream, question, ahead, now_s)
             return
         if question.tried.issuperset(able):  # in vain; then all again, for they may have it now
-            question.is_starved = len(able) > 1  # of a single one it may be a lie
-            question.tried.clear()
+            question.was_in_vain(len(able))
         question.nobody_since_s = None
         if self.is_inbox_full:
             return  # asked again after the patience; what came now would be refused

@@ -16,6 +16,7 @@ from settings import Tunables
 from wire import Run
 
 RUN_OVERHEAD_BYTES = 250  # what a run costs in memory beside its bytes
+ROUNDS_TO_STARVE = 4  # of questions in vain, where a single neighbour claims to have the message
 ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
 
 T = TypeVar("T")
@@ -150,8 +151,15 @@ class Question:
     deadline_s: float  # then somebody, or somebody else, is asked
     tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
     is_little: bool = False  # what the tree should have brought; else it may be all there is
+    rounds: int = 0  # how often in a row all were asked in vain
     is_starved: bool = False  # all that say they can provide it were asked in vain
     nobody_since_s: float | None = None  # since then none of our neighbours can provide it
+
+    def was_in_vain(self, able: int) -> None:
+        """All that say they can provide it were asked, and none did. A single one may be lying."""
+        self.rounds += 1
+        self.is_starved = able > 1 or self.rounds >= ROUNDS_TO_STARVE
+        self.tried.clear()
 
 
 @dataclass(slots=True)

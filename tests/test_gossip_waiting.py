@@ -7,6 +7,7 @@ from gossips import PATIENCE_S, A, B, C, S, T, announce, asked, gossip_of, sent
 from messages import Address, StreamKey
 from pure import key, run
 from settings import Tunables
+from streams import ROUNDS_TO_STARVE
 
 
 @pytest.fixture
@@ -249,3 +250,34 @@ def test_what_follows_an_answer_travels_along_the_tree_again(gossip: Gossip) -> 
     gossip.announcements(now_s=2000)
     gossip.hear(A, run(T, 2, 2), now_s=2000)
     assert sent(gossip, C) == [(T, 2)]
+
+
+# ---- when all is in vain -------------------------------------------------------------------------
+
+
+def starved_after(gossip: Gossip, *claimants: Address) -> int:
+    """How many questions are put, all in vain, until strangers are looked for."""
+    for claimant in claimants:
+        announce(gossip, claimant, S, 1, 5, now_s=1000)
+    for count in range(1, 100):
+        gossip.tick(now_s=1000 + count * PATIENCE_S)
+        if gossip.is_starved:
+            return count
+    raise AssertionError("strangers are never looked for")
+
+
+def test_who_is_given_nothing_by_two_looks_for_strangers_soon(gossip: Gossip) -> None:
+    assert starved_after(gossip, A, B) == 2
+
+
+def test_who_is_given_nothing_by_one_looks_for_strangers_later_for_it_may_lie(
+    gossip: Gossip,
+) -> None:
+    assert starved_after(gossip, A) == ROUNDS_TO_STARVE
+
+
+def test_who_is_given_something_looks_for_no_strangers(gossip: Gossip) -> None:
+    count = starved_after(gossip, A)
+    gossip.hear(B, run(S, 1, 1), now_s=1000 + count)
+    gossip.tick(now_s=1000 + count)
+    assert not gossip.is_starved
