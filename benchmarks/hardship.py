@@ -16,11 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import named
 from conductor import network
-from figures import percentile, shown
+from figures import percentile
 from link import dial, try_address
 from liveness import Tried
-from machine import Row, reporting
+from machine import Row
 from messages import (
     PROTOCOL_VERSION,
     Address,
@@ -51,18 +52,18 @@ def flood(options: argparse.Namespace) -> Iterator[Row]:
             with Observer(addresses[1]) as observer, echoes(addresses) as echoes_s:
                 figures = net.measure_together(workloads, LIMIT_S)
         small = figures[0]
-        yield row(f"{what}: small message to each peer, p50", small["each_p50_ms"], "ms")
-        yield row(f"{what}: small message to each peer, p99", small["each_p99_ms"], "ms")
-        yield row(f"{what}: small messages missing", small["missing"], "")
+        yield named.figure(f"{what}: small message to each peer, p50", small["each_p50_ms"], "ms")
+        yield named.figure(f"{what}: small message to each peer, p99", small["each_p99_ms"], "ms")
+        yield named.figure(f"{what}: small messages missing", small["missing"], "")
         for name, delays_s in (("liveness reply", observer.delays_s), ("echo", echoes_s)):
-            yield row(f"{what}: {name}, p50", percentile(delays_s, 50) * 1000, "ms")
-            yield row(f"{what}: {name}, p99", percentile(delays_s, 99) * 1000, "ms")
-            yield row(f"{what}: {name}, longest", max(delays_s) * 1000, "ms")
-        yield row(f"{what}: liveness requests without a reply", observer.unanswered, "")
+            yield named.figure(f"{what}: {name}, p50", percentile(delays_s, 50) * 1000, "ms")
+            yield named.figure(f"{what}: {name}, p99", percentile(delays_s, 99) * 1000, "ms")
+            yield named.figure(f"{what}: {name}, longest", max(delays_s) * 1000, "ms")
+        yield named.figure(f"{what}: liveness requests without a reply", observer.unanswered, "")
     bulk = figures[1]
-    yield row("flooded: deliveries of 64 KiB", bulk["deliveries_per_s"], "per second")
-    yield row("flooded: deliveries of 64 KiB missing", bulk["missing"], "")
-    yield row("flooded: most memory of a peer", bulk["peak_rss_mib"], "MiB")
+    yield named.figure("flooded: deliveries of 64 KiB", bulk["deliveries_per_s"], "per second")
+    yield named.figure("flooded: deliveries of 64 KiB missing", bulk["missing"], "")
+    yield named.figure("flooded: most memory of a peer", bulk["peak_rss_mib"], "MiB")
 
 
 class Observer:
@@ -162,11 +163,11 @@ def slow(options: argparse.Namespace) -> Iterator[Row]:
     normal_s = statistics.median(took_s["no peer is slow"])
     for case, samples in took_s.items():
         median_s = statistics.median(samples)
-        yield row(f"workload c at the others, {case}, median", median_s, "s")
-        yield row(f"workload c at the others, {case}, longest", max(samples), "s")
+        yield named.figure(f"workload c at the others, {case}, median", median_s, "s")
+        yield named.figure(f"workload c at the others, {case}, longest", max(samples), "s")
         if cases[case] is not None:
-            yield row("so the median is later by", (median_s / normal_s - 1) * 100, "%")
-    yield row("missing at the others", missing, "")
+            yield named.figure("so the median is later by", (median_s / normal_s - 1) * 100, "%")
+    yield named.figure("missing at the others", missing, "")
 
 
 # ---- the command
@@ -174,39 +175,15 @@ def slow(options: argparse.Namespace) -> Iterator[Row]:
 MEASUREMENTS = {"flood": flood, "slow": slow}
 
 
-def row(what: str, value: float, unit: str) -> Row:
-    return {"what": what, "value": value, "unit": unit}
-
-
 def main(arguments: list[str]) -> int:
     """Measure what is named, print the table, write the JSON."""
-    options = parsed(arguments)
-    rows: list[Row] = []
-    with reporting(options.json, __file__, arguments, rows):
-        for name in options.names:
-            for row in MEASUREMENTS[name](options):
-                rows.append(row)
-                print(f"{row['what']:<58} {shown(row['value']):>10} {row['unit']}", flush=True)
-    return 0
-
-
-def parsed(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = named.parser(__doc__, MEASUREMENTS)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"only these of {', '.join(MEASUREMENTS)}")
     add("--peers", type=int, default=16, metavar="N", help="size of the network (16)")
     add("--repeat", type=int, default=5, metavar="K", help="runs of each kind for `slow` (5)")
-    add("--json", metavar="FILE", help="also write every figure there")
-    options = parser.parse_args(arguments)
-    options.names = options.names or list(MEASUREMENTS)
-    for name in options.names:
-        if name not in MEASUREMENTS:
-            parser.error(f"{name!r}: expected any of {', '.join(MEASUREMENTS)}")
-    return options
+    options = named.parsed(parser, arguments, MEASUREMENTS)
+    return named.take(MEASUREMENTS, options, named.FIGURE_LINE, __file__, arguments)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    named.run(main)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from figures import shown
+import named
 from helpers import wait_until
-from machine import Row, cpu_s, let_pass, reporting, rss_kib
+from machine import Row, cpu_s, let_pass, rss_kib
 from programs import Program, Programs, is_connected
 
 SEEDS = 3
@@ -188,34 +188,14 @@ def row(what: str, unit: str, samples: list[float] | list[int]) -> Row:
 
 def main(arguments: list[str]) -> int:
     """Measure what is named, print the table, write the JSON."""
-    options = parsed(arguments)
-    rows: list[Row] = []
-    with reporting(options.json, __file__, arguments, rows):
-        for name in options.names:
-            for row in MEASUREMENTS[name](options):
-                rows.append(row)
-                print(LINE.format(**{key: shown(value) for key, value in row.items()}), flush=True)
-    return 0
-
-
-def parsed(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = named.parser(__doc__, MEASUREMENTS)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"only these of {', '.join(MEASUREMENTS)}")
     add("--peers", type=int, default=16, help="size of the network (16)")
     add("--repeat", type=int, default=5, help="deaths, pauses and newcomers (5)")
     add("--seconds", type=float, default=60, help="how long a network at rest is watched (60)")
-    add("--json", metavar="FILE", help="also write every figure there")
-    options = parser.parse_args(arguments)
-    options.names = options.names or list(MEASUREMENTS)
-    for name in options.names:
-        if name not in MEASUREMENTS:
-            parser.error(f"{name!r}: expected any of {', '.join(MEASUREMENTS)}")
-    return options
+    options = named.parsed(parser, arguments, MEASUREMENTS)
+    return named.take(MEASUREMENTS, options, LINE, __file__, arguments)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    named.run(main)

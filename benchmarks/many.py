@@ -22,10 +22,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from figures import percentile, shown
+import named
+from figures import percentile
 from helpers import wait_until
 from link import Connection
-from machine import Row, cpu_s, let_pass, peak_rss_kib, reporting, rss_kib
+from machine import Row, cpu_s, let_pass, peak_rss_kib, rss_kib
 from messages import Address, Bye, Echo, PeerList, Probe, Register
 from peer import Message, Peer
 from programs import Programs
@@ -54,9 +55,11 @@ def traffic(options: argparse.Namespace) -> Iterator[Row]:
         wait_for(lambda: is_one_network(peers), "one network")
         let_pass(SETTLE_S)
         rest = sent_per_s(peers, options.seconds)
-        yield row(f"a peer of {FEW} sends its neighbours, at rest", rest, "bytes per second")
+        yield named.figure(
+            f"a peer of {FEW} sends its neighbours, at rest", rest, "bytes per second"
+        )
         links = [len(peer.neighbours()) for peer in peers]
-        yield row("over so many links", sum(links) / len(links), "")
+        yield named.figure("over so many links", sum(links) / len(links), "")
         for per_s in (1, 100):
             stopping = threading.Event()
             payload = bytes(PAYLOAD_BYTES)
@@ -69,7 +72,7 @@ def traffic(options: argparse.Namespace) -> Iterator[Row]:
             stopping.set()
             speaker.join()
             what = f"and for each message of {PAYLOAD_BYTES} bytes, at {per_s} a second"
-            yield row(what, (sent - rest) / said_per_s, "bytes")
+            yield named.figure(what, (sent - rest) / said_per_s, "bytes")
 
 
 def say(peer: Peer, payload: bytes, per_s: float, stopping: threading.Event) -> None:
@@ -115,27 +118,27 @@ def crowd(options: argparse.Namespace) -> Iterator[Row]:
         peers = [Peer(seeds=[seed.address], log=None) for _ in range(count)]
         for number, peer in enumerate(peers):
             peer.on_message(partial(count_one, heard, number))
-        yield row("peers in one process", count, "")
+        yield named.figure("peers in one process", count, "")
         began_s = time.monotonic()
         for peer in peers:
             peer.start()
         wait_for(lambda: is_one_network(peers), "one network")
-        yield row("all started and one network", time.monotonic() - began_s, "s")
+        yield named.figure("all started and one network", time.monotonic() - began_s, "s")
         began_s = time.monotonic()
         for peer in peers:
             peer.broadcast(b"hello from a crowd")
         wait_for(lambda: min(heard) == count - 1, "every message at every peer")
         passed_s = time.monotonic() - began_s
-        yield row("every peer heard a message of every other", passed_s, "s")
-        yield row("deliveries", count * (count - 1) / passed_s, "per second")
-        yield row("threads", threading.active_count() - threads_before, "")
-        yield row("memory of the process", rss_kib(os.getpid()) / 1024, "MiB")
+        yield named.figure("every peer heard a message of every other", passed_s, "s")
+        yield named.figure("deliveries", count * (count - 1) / passed_s, "per second")
+        yield named.figure("threads", threading.active_count() - threads_before, "")
+        yield named.figure("memory of the process", rss_kib(os.getpid()) / 1024, "MiB")
         began_s = time.monotonic()
         with ThreadPoolExecutor(count) as stopping:
             list(stopping.map(Peer.stop, peers))
-        yield row("all stopped at once", time.monotonic() - began_s, "s")
+        yield named.figure("all stopped at once", time.monotonic() - began_s, "s")
     wait_for(lambda: threading.active_count() <= threads_before, "the end of all threads")
-    yield row("threads left behind", threading.active_count() - threads_before, "")
+    yield named.figure("threads left behind", threading.active_count() - threads_before, "")
 
 
 def count_one(counts: list[int], number: int, _: Message) -> None:
@@ -174,28 +177,32 @@ def seed(options: argparse.Namespace) -> Iterator[Row]:
 def seed_load(programs: Programs, options: argparse.Namespace) -> Iterator[Row]:
     seed = programs.seed("--log", "/dev/null")
     pid, address = seed.process.pid, Address.parse(seed.address)
-    yield row("memory of a seed that nobody knows", rss_kib(pid) / 1024, "MiB")
+    yield named.figure("memory of a seed that nobody knows", rss_kib(pid) / 1024, "MiB")
     with Hosts(address) as hosts, ThreadPoolExecutor(CLIENTS) as clients:
         began_s, spent_s = time.monotonic(), cpu_s(pid)
         list(clients.map(hosts.register, range(options.registered)))
         passed_s = time.monotonic() - began_s
         let_pass(1)  # what it printed is read by then
         listed = seed.all("peer_registered")[-1]["peers"]
-        yield row("peers on the list, and connected", listed, "")
-        yield row("they registered", options.registered / passed_s, "per second")
-        yield row("processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%")
-        yield row("memory of the seed then", rss_kib(pid) / 1024, "MiB")
-        yield row("bytes of its answer to each", hosts.answer_bytes, "bytes")
+        yield named.figure("peers on the list, and connected", listed, "")
+        yield named.figure("they registered", options.registered / passed_s, "per second")
+        yield named.figure(
+            "processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%"
+        )
+        yield named.figure("memory of the seed then", rss_kib(pid) / 1024, "MiB")
+        yield named.figure("bytes of its answer to each", hosts.answer_bytes, "bytes")
 
         began_s, spent_s = time.monotonic(), cpu_s(pid)
         delays_s = list(clients.map(partial(come_and_go, hosts, began_s, options), range(COMERS)))
         passed_s = time.monotonic() - began_s
-        yield row("further registrations asked for", options.rate, "per second")
-        yield row("further registrations made", COMERS / passed_s, "per second")
-        yield row("one took, p50", percentile(delays_s, 50) * 1000, "ms")
-        yield row("one took, p99", percentile(delays_s, 99) * 1000, "ms")
-        yield row("processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%")
-        yield row("most memory the seed ever held", peak_rss_kib(pid) / 1024, "MiB")
+        yield named.figure("further registrations asked for", options.rate, "per second")
+        yield named.figure("further registrations made", COMERS / passed_s, "per second")
+        yield named.figure("one took, p50", percentile(delays_s, 50) * 1000, "ms")
+        yield named.figure("one took, p99", percentile(delays_s, 99) * 1000, "ms")
+        yield named.figure(
+            "processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%"
+        )
+        yield named.figure("most memory the seed ever held", peak_rss_kib(pid) / 1024, "MiB")
 
 
 def come_and_go(hosts: "Hosts", began_s: float, options: argparse.Namespace, index: int) -> float:
@@ -293,48 +300,24 @@ def allow_open_files(count: int) -> None:
 MEASUREMENTS = {"traffic": traffic, "crowd": crowd, "seed": seed}
 
 
-def row(what: str, value: float, unit: str) -> Row:
-    return {"what": what, "value": value, "unit": unit}
-
-
 def wait_for(predicate: Callable[[], bool], what: str) -> None:
     wait_until(predicate, what=what, timeout_s=PATIENCE_S)
 
 
 def main(arguments: list[str]) -> int:
     """Measure what is named, print the table, write the JSON."""
-    options = parsed(arguments)
-    rows: list[Row] = []
-    with reporting(options.json, __file__, arguments, rows):
-        for name in options.names:
-            for row in MEASUREMENTS[name](options):
-                rows.append(row)
-                print(f"{row['what']:<58} {shown(row['value']):>10} {row['unit']}", flush=True)
-    return 0
-
-
-def parsed(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = named.parser(__doc__, MEASUREMENTS)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"only these of {', '.join(MEASUREMENTS)}")
     add("--seconds", type=float, default=30, help="how long each traffic is watched (30)")
     add("--crowd", type=int, default=200, metavar="N", help="peers in one process (200)")
     add("--switch", type=float, default=0.1, metavar="SECONDS", help=f"of the crowd: {SWITCH}")
     add("--registered", type=int, default=3000, metavar="N", help="peers at the seed (3000)")
     add("--rate", type=int, default=1000, metavar="N", help="further registrations a second (1000)")
-    add("--json", metavar="FILE", help="also write every figure there")
-    options = parser.parse_args(arguments)
-    options.names = options.names or list(MEASUREMENTS)
+    options = named.parsed(parser, arguments, MEASUREMENTS)
     if options.seconds < 3:
         parser.error("--seconds: expected at least 3, to see a few messages at 1 a second")
-    for name in options.names:
-        if name not in MEASUREMENTS:
-            parser.error(f"{name!r}: expected any of {', '.join(MEASUREMENTS)}")
-    return options
+    return named.take(MEASUREMENTS, options, named.FIGURE_LINE, __file__, arguments)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    named.run(main)

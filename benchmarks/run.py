@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 import environment
+import named
 from conductor import Failed, network
 from figures import table
 from machine import Row, reporting
@@ -170,7 +171,4 @@ def count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    named.run(main)
