@@ -93,6 +93,8 @@ class Gossip:
             ledger.owed |= ledger.unannounced
             ledger.unannounced.clear()
             self._ready.add(neighbour)
+        if is_eager and not ledger.is_eager:
+            self.pace.start_sending(neighbour)
         if ledger.is_eager and not is_eager:
             self.pace.stop_sending(neighbour)
         ledger.is_eager = is_eager

@@ -9,8 +9,12 @@ turn. At the origin this is how far the slowest of all has come, and `broadcast`
 lies too far back.
 
 Nobody waits for a peer that is left behind: one that takes in less than an eighth of what others
-do, or has hardly moved for a second. It lags, and may find gaps; the others do not feel it. Only
+do, or has hardly moved for a second (longer when many streams share the way). It lags, and may find gaps; the others do not feel it. Only
 when all neighbours are behind does the origin wait for the best of them, however slow.
+
+A stream starts slowly, as TCP does: at first an eighth of the limit may be under way, then as much
+more as the best of the neighbours has taken in. So when all peers begin to speak in the same
+instant, each hears of the streams that share the histories with its own before too much is said.
 """
 
 from bisect import bisect_right
@@ -21,9 +25,10 @@ from settings import Tunables
 from streams import cost_of
 from wire import Run
 
-STEPS = 8  # parts of the limit: after each, progress is told
+STEPS = 8  # parts of the room: after each, progress is told; the first room is such a part itself
 KEEPS_UP = 8  # who takes in less than this part of what is said is left behind
-PATIENCE_S = 1.0  # who is too far back must come nearer by half the limit in this time
+PATIENCE_S = 1.0  # who is too far back must come nearer by a quarter of its room in this time,
+MOST_PATIENCE_S = 5.0  # or as many times this as streams share the history, up to that
 MOST_POINTS = 16 * STEPS
 UNLIMITED = 1 << 62
 
@@ -72,11 +77,14 @@ class Pace:
     def __init__(self, own: StreamKey, tunables: Tunables) -> None:
         self._own = own
         self._tunables = tunables
+        self._most = tunables.broadcast_lag_bytes
         self._flows: dict[StreamKey, Flow] = {own: Flow()}
+        self._links: set[Address] = set()
         self._due: set[StreamKey] = set()  # streams whose progress is to be looked at
         self._slow: set[StreamKey] = set()  # some taker of these is waited for
-        self._message_cost = 2 * tunables.broadcast_lag_bytes // tunables.stream_messages
+        self._message_cost = 2 * self._most // tunables.stream_messages
         self._limit = 0
+        self._patience_s = 0.0
         self.share_history(1)
         self._free_until = UNLIMITED  # the position up to which we may speak without waiting
 
@@ -88,18 +96,20 @@ class Pace:
     def share_history(self, streams: int) -> None:
         """So many streams are large now: none may lag by more than its part of a history."""
         share = self._tunables.history_bytes // (4 * max(1, streams))
-        self._limit = max(1, min(self._tunables.broadcast_lag_bytes, share))
+        self._limit = max(1, min(self._most, share))
+        self._patience_s = min(MOST_PATIENCE_S, PATIENCE_S * max(1, streams))
 
     # ---- links ----
 
     def open(self, neighbour: Address) -> None:
-        """A link begins; what was said before does not count as lag."""
-        flow = self._flows[self._own]
-        flow.takers[neighbour] = _taker(flow, flow.upto)
-        self._free_until = min(self._free_until, flow.at + self._limit)
+        """A link begins."""
+        self._links.add(neighbour)
+        at = self._flows[self._own].at
+        self._free_until = min(self._free_until, at + self._room(at))
 
     def close(self, neighbour: Address, now_s: float) -> None:
         """The link is over."""
+        self._links.discard(neighbour)
         for key, flow in self._flows.items():
             if flow.takers.pop(neighbour, None) is not None:
                 self._due.add(key)
@@ -107,13 +117,16 @@ class Pace:
                 flow.source = None
         self._review(now_s)
 
+    def start_sending(self, neighbour: Address) -> None:
+        """The neighbour gets payload as it comes; what was said before does not count as lag."""
+        flow = self._flows[self._own]
+        flow.takers[neighbour] = _taker(flow, flow.upto)
+
     def stop_sending(self, neighbour: Address) -> None:
         """The neighbour gets its payload from another now, and tells that one."""
         for key, flow in self._flows.items():
-            if neighbour in flow.takers:
-                del flow.takers[neighbour]
+            if flow.takers.pop(neighbour, None) is not None:
                 self._due.add(key)
-        self.open(neighbour)
 
     # ---- streams ----
 
@@ -127,7 +140,7 @@ class Pace:
         flow.at += cost_of(run) + (run.last - run.first + 1) * self._message_cost
         if source != flow.source:
             flow.source, flow.told_at = source, 0
-        if not flow.points or flow.at - flow.points[-1][1] >= self._limit // (2 * STEPS):
+        if not flow.points or flow.at - flow.points[-1][1] >= self._room(flow.at) // (2 * STEPS):
             flow.points.append((flow.upto, flow.at))
             if len(flow.points) > 2 * MOST_POINTS:
                 del flow.points[:MOST_POINTS]
@@ -145,10 +158,12 @@ class Pace:
         if flow is None:
             return
         number = min(progress.upto, flow.upto)
-        taker = flow.takers.setdefault(neighbour, _taker(flow, number))
+        taker = flow.takers.get(neighbour)
+        if taker is None:
+            taker = flow.takers[neighbour] = _taker(flow, number)
         taker.number, taker.at = number, flow.position(number)
         latest = taker.paced[1]
-        if flow.lead - latest[0] >= self._limit:
+        if flow.lead - latest[0] >= self._most:
             taker.paced = latest, (flow.lead, taker.at)
         self._due.add(progress.stream)
         if progress.stream == self._own:
@@ -167,7 +182,7 @@ class Pace:
                 self._slow.add(key)
             number = min([flow.upto, *(taker.number for taker in waited)])
             at = flow.position(number)
-            if at - flow.told_at >= self._limit // STEPS:
+            if at - flow.told_at >= self._room(flow.told_at) // STEPS:
                 flow.told_at = at
                 told.append((flow.source, Progress(key, number)))
         return told
@@ -184,16 +199,23 @@ class Pace:
         """How far we may go on now."""
         flow = self._flows[self._own]
         takers = flow.takers.values()
-        free = [max(taker.at for taker in takers)] if takers else [UNLIMITED]
-        free += [taker.at for taker in takers if self._keeps_up(flow, taker, now_s)]
-        self._free_until = min(free) + self._limit
+        if not takers:  # nobody to wait for; or there will be soon, when the tree has changed
+            self._free_until = self._free_until if self._links else UNLIMITED
+            return
+        best = max(taker.at for taker in takers)
+        waited = [taker.at for taker in takers if self._keeps_up(flow, taker, now_s)]
+        self._free_until = min(best + self._room(best), min(waited, default=best) + self._limit)
+
+    def _room(self, at: int) -> int:
+        """How much more may be under way to one that has come so far."""
+        return min(self._limit, self._most // STEPS + at)
 
     def _keeps_up(self, flow: Flow, taker: Taker, now_s: float) -> bool:
         """Whether the taker is waited for when it is too far back."""
         lag = flow.at - taker.at
         if taker.is_left_behind:
             taker.is_left_behind = lag > self._limit
-        elif lag <= self._limit:
+        elif lag <= self._room(taker.at):
             taker.slow_since_s = None
         elif not self._is_moving(flow, taker, now_s):
             taker.slow_since_s, taker.is_left_behind = None, True
@@ -201,12 +223,13 @@ class Pace:
 
     def _is_moving(self, flow: Flow, taker: Taker, now_s: float) -> bool:
         """Whether one that is too far back takes in enough of what is said."""
-        since = taker.paced[0]
-        if (taker.at - since[1]) * KEEPS_UP < flow.lead - since[0]:
+        lead_at, own_at = taker.paced[0]
+        led = flow.lead - lead_at
+        if led >= self._most and (taker.at - own_at) * KEEPS_UP < led:
             return False
-        if taker.slow_since_s is None or taker.at - taker.slow_at >= self._limit // 2:
+        if taker.slow_since_s is None or taker.at - taker.slow_at >= self._room(taker.at) // 4:
             taker.slow_since_s, taker.slow_at = now_s, taker.at
-        return now_s < taker.slow_since_s + PATIENCE_S
+        return now_s < taker.slow_since_s + self._patience_s
 
 
 def _taker(flow: Flow, number: int) -> Taker:
