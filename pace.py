@@ -9,8 +9,9 @@ turn. At the origin this is how far the slowest of all has come, and `broadcast`
 lies too far back.
 
 Nobody waits for a peer that is left behind: one that takes in less than an eighth of what others
-do, or has hardly moved for a second (longer when many streams share the way). It lags, and may find gaps; the others do not feel it. Only
-when all neighbours are behind does the origin wait for the best of them, however slow.
+do, or has hardly moved for a second (longer when many streams share the way). It lags, and may find
+gaps; the others do not feel it. Only when all neighbours are behind does the origin wait for the
+best of them, however slow.
 
 A stream starts slowly, as TCP does: at first an eighth of the limit may be under way, then as much
 more as the best of the neighbours has taken in. So when all peers begin to speak in the same
