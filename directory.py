@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
+from limits import Tally
 from messages import Address
 from settings import Tunables
 
@@ -29,7 +30,7 @@ class Directory:
         self._tunables = tunables
         self._rng = rng
         self._leases: dict[Address, Lease] = {}
-        self._per_source: Counter[str] = Counter()
+        self._per_source = Tally()
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -49,7 +50,7 @@ class Directory:
         """Begin or renew the peer's lease. True if this life of it was not on the list."""
         known = self._leases.get(peer)
         if known is None:
-            self._count(source, 1)
+            self._per_source.change(source, 1)
         else:
             source = known.source  # whoever renews it, it stays where it is counted
         self._leases[peer] = Lease(boot_ms, now_s + self._tunables.lease_s, source)
@@ -61,7 +62,7 @@ class Directory:
         if lease is None or lease.boot_ms != boot_ms:
             return False
         del self._leases[peer]
-        self._count(lease.source, -1)
+        self._per_source.change(lease.source, -1)
         return True
 
     def boot_of(self, peer: Address) -> int | None:
@@ -97,8 +98,3 @@ class Directory:
             in_turn.append((turns[source], peer))
         in_turn.sort(key=lambda entry: entry[0])
         return [peer for _, peer in in_turn[:most]]
-
-    def _count(self, source: str, change: int) -> None:
-        self._per_source[source] += change
-        if not self._per_source[source]:
-            del self._per_source[source]

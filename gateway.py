@@ -7,7 +7,6 @@ that another site's page makes a browser send, and everything a visitor may take
 import base64
 import binascii
 import contextlib
-import errno
 import hmac
 import io
 import ipaddress
@@ -27,11 +26,10 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from feed import Feed
-from link import advertised, resolve
+from link import advertised, cannot_listen, resolve
 from messages import (
     MAX_PAYLOAD_BYTES,
     Address,
-    AddressInUse,
     BadAddress,
     BroadcastTimeout,
     NotRunning,
@@ -125,9 +123,7 @@ class Gateway(socketserver.TCPServer):
         try:
             super().__init__(found, _Visit)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise AddressInUse(f"port {port} on {host} is in use") from error
-            raise BadAddress(f"cannot listen on {host} port {port}: {error.strerror}") from error
+            raise cannot_listen(host, port, error) from error
         shown = advertised(Address(found[0], self.server_address[1]), None, None)
         if host in ("localhost", "127.0.0.1"):
             shown = Address("localhost", shown.port)

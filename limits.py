@@ -49,6 +49,16 @@ class Refusals:
         return {f"refused_{limit}": count for limit, count in self.counts.items()}
 
 
+class Tally(Counter[str]):
+    """How many there are from each source; those that have none left are not remembered."""
+
+    def change(self, source: str, by: int) -> None:
+        """So many more, or fewer."""
+        self[source] += by
+        if not self[source]:
+            del self[source]
+
+
 @dataclass(slots=True)
 class Budget:
     """So much at once, and then so much a second."""

@@ -191,6 +191,14 @@ _WHY_NOT = {
 }
 
 
+def cannot_listen(host: str, port: int, error: OSError) -> BadAddress | AddressInUse:
+    """What to raise when binding or listening failed."""
+    if error.errno == errno.EADDRINUSE:
+        return AddressInUse(f"port {port} on {host} is in use")
+    why = _WHY_NOT.get(error.errno or 0) or os.strerror(error.errno or 0)
+    return BadAddress(f"cannot listen on {host} port {port}: {why}")
+
+
 class Listener:
     """A bound socket that accepts connections."""
 
@@ -202,10 +210,7 @@ class Listener:
                 found, family=family, backlog=BACKLOG, dualstack_ipv6=host == "::"
             )
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise AddressInUse(f"port {port} on {host} is in use") from error
-            why = _WHY_NOT.get(error.errno or 0) or os.strerror(error.errno or 0)
-            raise BadAddress(f"cannot listen on {host} port {port}: {why}") from error
+            raise cannot_listen(host, port, error) from error
         host, port = self._socket.getsockname()[:2]
         self.address = Address(host, port)
 

@@ -10,7 +10,6 @@ if __name__ == "__main__":  # a signal waits until the program can end as it sho
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 import contextlib
-import functools
 import logging
 import random
 import socket
@@ -402,7 +401,7 @@ class Peer(Startable):
         except ConnectionRefusedError:
             self._driver.decide(node.dial_failed, dialled, Dialled.REFUSED)
         except NotTrusted as error:
-            failed = functools.partial(node.dial_failed, reason=reason_of(error))
+            failed = partial(node.dial_failed, reason=reason_of(error))
             self._driver.decide(failed, dialled, Dialled.TURNED_AWAY)
         except (OSError, WireError):
             self._driver.decide(node.dial_failed, dialled, Dialled.SILENT)

@@ -15,13 +15,12 @@ import random
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 
 import settings
 from directory import Directory
 from journal import Event, Journal
-from limits import CERTIFICATE, OF_A_SEED, Budgets, Refusals
+from limits import CERTIFICATE, OF_A_SEED, Budgets, Refusals, Tally
 from link import Connection, Listener, advertised, reason_of, try_address
 from liveness import Tried
 from messages import (
@@ -99,7 +98,7 @@ class Seed(Startable):
         self._lock = threading.Lock()  # guards what follows
         self._directory = Directory(self._tunables, random.Random())
         self._holders: dict[Connection, Address] = {}  # who is registered over which connection
-        self._held: Counter[str] = Counter()  # how many of them come from each source
+        self._held = Tally()  # how many of them come from each source
         self._attempts = Budgets(self._tunables.attempts, self._tunables.attempts_per_s)
         self._refusals = Refusals(*OF_A_SEED)
         self._is_started = False
@@ -209,9 +208,7 @@ class Seed(Startable):
         finally:
             with self._lock:
                 if self._holders.pop(connection, None) is not None:
-                    self._held[connection.source] -= 1
-                    if not self._held[connection.source]:
-                        del self._held[connection.source]
+                    self._held.change(connection.source, -1)
             connection.close()
         if registered is not None:
             self._remove_if_dead(registered.address, "its connection was lost")
@@ -274,7 +271,8 @@ class Seed(Startable):
         with self._lock:
             is_new = self._directory.register(peer, register.boot_ms, time.monotonic(), source)
             count = len(self._directory)
-            self._held[connection.source] += connection not in self._holders
+            if connection not in self._holders:
+                self._held.change(connection.source, 1)
             self._holders[connection] = peer
             is_over = self._stopping.is_set()
         self._reception.is_known(connection)

@@ -5,10 +5,10 @@ And those that serve whoever connects: with bounds, because anybody may.
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Self
 
+from limits import Tally
 from link import Connection, Listener
 from settings import Tunables
 
@@ -93,7 +93,7 @@ class Reception:
         self._refuse = refuse  # told of a limit, of whom it met, and why
         self._lock = threading.Lock()  # guards what follows
         self._strangers: dict[Connection, None] = {}  # oldest first
-        self._per_source: Counter[str] = Counter()
+        self._per_source = Tally()
         self._is_over = False
 
     def accept(self, stopping: threading.Event) -> None:
@@ -116,9 +116,7 @@ class Reception:
         with self._lock:
             if connection in self._strangers:
                 del self._strangers[connection]
-                self._per_source[connection.source] -= 1
-                if not self._per_source[connection.source]:
-                    del self._per_source[connection.source]
+                self._per_source.change(connection.source, -1)
 
     def abort(self) -> None:
         """Accept no more, and end whatever connection has not said who it is."""
@@ -142,7 +140,7 @@ class Reception:
                 connection.abort()
             silent = self._too_many(connection.source)
             self._strangers[connection] = None
-            self._per_source[connection.source] += 1
+            self._per_source.change(connection.source, 1)
         if silent is not None:
             self.is_known(silent)
         return silent

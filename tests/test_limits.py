@@ -7,6 +7,7 @@ from limits import (
     SAID_REASONS,
     Budgets,
     Refusals,
+    Tally,
 )
 
 
@@ -69,3 +70,14 @@ def test_who_spends_is_remembered_however_many_others_there_are() -> None:
         is_left = budgets.spend("greedy", now_s=0)
         assert is_left == (number < REMEMBERED_SPENDERS)
     assert len(budgets._of) <= REMEMBERED_SPENDERS
+
+
+def test_a_tally_remembers_only_sources_of_which_there_are_some() -> None:
+    tally = Tally()
+    tally.change("a", 2)
+    tally.change("b", 1)
+    tally.change("b", -1)
+    tally.change("a", -1)
+    assert tally == {"a": 1}
+    assert tally["b"] == 0
+    assert list(tally) == ["a"]
