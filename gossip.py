@@ -176,7 +176,8 @@ class Gossip:
         self._hand_on(run, len(run.data))
         self._owe_to_all_but(neighbour, key, push=not is_answer)
         count = run.last - run.first + 1
-        self.pace.grew(run, neighbour)
+        is_by_the_tree = self._ledgers[neighbour].is_eager  # who answered a question will not wait
+        self.pace.grew(run, neighbour if is_by_the_tree else None)
         self.delivered += count
         return count
 

@@ -132,15 +132,16 @@ class Pace:
     # ---- streams ----
 
     def grew(self, run: Run, source: Address | None) -> None:
-        """We have one run more of a stream."""
+        """We have one run more of a stream, and who brings the stream (if that is to be told)."""
         key = run.stream
         flow = self._flows.get(key)
         if flow is None:
             flow = self._flows[key] = Flow()
         flow.upto = run.last
         flow.at += cost_of(run) + (run.last - run.first + 1) * self._message_cost
-        if source != flow.source:
+        if source is not None and source != flow.source:
             flow.source, flow.told_at = source, 0
+            flow.takers.pop(source, None)  # who brings it now gets it from another
         if not flow.points or flow.at - flow.points[-1][1] >= self._room(flow.at) // (2 * STEPS):
             flow.points.append((flow.upto, flow.at))
             if len(flow.points) > 2 * MOST_POINTS:

@@ -317,6 +317,22 @@ def test_a_new_source_is_told_anew() -> None:
     assert [who for who, _ in pace.news(0)] == [address(8)]
 
 
+def test_who_brings_a_stream_now_is_not_waited_for_any_more() -> None:
+    """The tree has turned: what went to a neighbour now comes from it."""
+    pace = pace_of(8, 9)
+    hear(pace, FULL, source=9)
+    pace.told(address(8), Progress(OTHER, FULL // 2), 0)
+    hear(pace, FULL // 2, source=8, first=FULL + 1)
+    assert pace.news(0) == [(address(8), Progress(OTHER, FULL + FULL // 2))]
+
+
+def test_what_was_asked_of_another_in_between_is_told_to_the_source_as_well() -> None:
+    pace = pace_of(8, 9)
+    hear(pace, 1, source=9)
+    pace.grew(run(OTHER, 2, FULL, bytes(FULL * SIZE)), None)
+    assert pace.news(0) == [(address(9), Progress(OTHER, FULL))]
+
+
 def test_a_source_that_is_gone_is_told_nothing() -> None:
     pace = pace_of(9, 1)
     hear(pace, FULL)
