@@ -145,7 +145,7 @@ class Gossip:
         """Say something to everyone. Returns its number in our stream."""
         run = new_run(self.own.key, self.own.upto + 1, payload)
         self._retain(self.own, run, now_s)
-        self.pace.grew(run, None)
+        self.pace.grew(run)
         self._owe_to_all_but(None, self.own.key)
         return run.last
 
@@ -163,6 +163,8 @@ class Gossip:
         if key == self.own.key:
             return 0  # nobody tells us what we said
         is_answer = self._is_answer(stream, neighbour, run, now_s)
+        if ledger.is_eager:  # who only answered a question does not wait
+            self.pace.is_brought(key, neighbour)
         if last <= stream.upto:
             self.surplus += last - run.first + 1
             return 0
@@ -176,8 +178,7 @@ class Gossip:
         self._hand_on(run, len(run.data))
         self._owe_to_all_but(neighbour, key, push=not is_answer)
         count = run.last - run.first + 1
-        is_by_the_tree = self._ledgers[neighbour].is_eager  # who answered a question will not wait
-        self.pace.grew(run, neighbour if is_by_the_tree else None)
+        self.pace.grew(run)
         self.delivered += count
         return count
 

@@ -54,13 +54,12 @@ class Flow:
     at: int = 0  # and its position
     points: list[tuple[int, int]] = field(default_factory=list)  # some numbers and positions
     takers: dict[Address, Taker] = field(default_factory=dict)
-    source: Address | None = None  # who brings it
-    told_at: int = 0  # how far the source was told
+    told_at: dict[Address, int] = field(default_factory=dict)  # those who bring it; what they know
 
     @property
     def lead(self) -> int:
         """How far who is ahead has come: on the way we ourselves, at the origin another."""
-        if self.source is None and self.takers:
+        if not self.told_at and self.takers:
             return max(taker.at for taker in self.takers.values())
         return self.at
 
@@ -114,8 +113,7 @@ class Pace:
         for key, flow in self._flows.items():
             if flow.takers.pop(neighbour, None) is not None:
                 self._due.add(key)
-            if flow.source == neighbour:
-                flow.source = None
+            flow.told_at.pop(neighbour, None)
         self._review(now_s)
 
     def start_sending(self, neighbour: Address) -> None:
@@ -126,27 +124,36 @@ class Pace:
     def stop_sending(self, neighbour: Address) -> None:
         """The neighbour gets its payload from another now, and tells that one."""
         for key, flow in self._flows.items():
+            flow.told_at.pop(neighbour, None)
             if flow.takers.pop(neighbour, None) is not None:
                 self._due.add(key)
 
     # ---- streams ----
 
-    def grew(self, run: Run, source: Address | None) -> None:
-        """We have one run more of a stream, and who brings the stream (if that is to be told)."""
-        key = run.stream
-        flow = self._flows.get(key)
-        if flow is None:
-            flow = self._flows[key] = Flow()
+    def is_brought(self, key: StreamKey, neighbour: Address) -> None:
+        """A neighbour sends a stream, be it that we have it already: it may wait for us."""
+        flow = self._flow(key)
+        if neighbour not in flow.told_at:
+            flow.told_at[neighbour] = 0
+            self._due.add(key)
+        flow.takers.pop(neighbour, None)  # it gets the stream from another
+
+    def grew(self, run: Run) -> None:
+        """We have one run more of a stream."""
+        flow = self._flow(run.stream)
         flow.upto = run.last
         flow.at += cost_of(run) + (run.last - run.first + 1) * self._message_cost
-        if source is not None and source != flow.source:
-            flow.source, flow.told_at = source, 0
-            flow.takers.pop(source, None)  # who brings it now gets it from another
         if not flow.points or flow.at - flow.points[-1][1] >= self._room(flow.at) // (2 * STEPS):
             flow.points.append((flow.upto, flow.at))
             if len(flow.points) > 2 * MOST_POINTS:
                 del flow.points[:MOST_POINTS]
-            self._due.add(key)
+            self._due.add(run.stream)
+
+    def _flow(self, key: StreamKey) -> Flow:
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._flows[key] = Flow()
+        return flow
 
     def forget(self, key: StreamKey) -> None:
         """The stream is no longer held."""
@@ -172,21 +179,20 @@ class Pace:
             self._review(now_s)
 
     def news(self, now_s: float) -> list[tuple[Address, Progress]]:
-        """What the sources of streams are to be told."""
+        """What those who bring us streams are to be told."""
         told = []
         due, self._due = self._due, set()
         for key in due:
             flow = self._flows[key]
-            if flow.source is None:
-                continue
             waited = [taker for taker in flow.takers.values() if self._keeps_up(flow, taker, now_s)]
             if any(taker.slow_since_s is not None for taker in waited):
                 self._slow.add(key)
             number = min([flow.upto, *(taker.number for taker in waited)])
             at = flow.position(number)
-            if at - flow.told_at >= self._room(flow.told_at) // STEPS:
-                flow.told_at = at
-                told.append((flow.source, Progress(key, number)))
+            for neighbour, told_at in flow.told_at.items():
+                if at - told_at >= self._room(told_at) // STEPS:
+                    flow.told_at[neighbour] = at
+                    told.append((neighbour, Progress(key, number)))
         return told
 
     def tick(self, now_s: float) -> None:

@@ -39,7 +39,7 @@ class Speaker:
             if self.pace.is_far_ahead:
                 return said
             self.upto += 1
-            self.pace.grew(run(OWN, self.upto, self.upto, bytes(size)), None)
+            self.pace.grew(run(OWN, self.upto, self.upto, bytes(size)))
         return count
 
     def hears_from(self, number: int, upto: int) -> None:
@@ -255,7 +255,8 @@ def test_false_progress_is_bounded_by_what_was_said(upto: int) -> None:
 
 def hear(pace: Pace, count: int, source: int = 9, first: int = 1) -> None:
     for number in range(first, first + count):
-        pace.grew(run(OTHER, number, number, bytes(SIZE)), address(source))
+        pace.is_brought(OTHER, address(source))
+        pace.grew(run(OTHER, number, number, bytes(SIZE)))
 
 
 def test_the_source_of_a_stream_is_told_now_and_then_how_far_we_have_it() -> None:
@@ -309,12 +310,21 @@ def test_one_that_stands_still_on_the_way_is_left_behind_in_time() -> None:
     assert [progress.upto for _, progress in pace.news(PATIENCE_S)] == [4 * FULL + 20]
 
 
-def test_a_new_source_is_told_anew() -> None:
+def test_all_who_bring_a_stream_are_told_also_who_brings_it_too_late() -> None:
     pace = pace_of(8, 9)
     hear(pace, FULL, source=9)
     assert [who for who, _ in pace.news(0)] == [address(9)]
-    hear(pace, FULL // 4, source=8, first=FULL + 1)
-    assert [who for who, _ in pace.news(0)] == [address(8)]
+    pace.is_brought(OTHER, address(8))
+    assert pace.news(0) == [(address(8), Progress(OTHER, FULL))]
+    hear(pace, FULL // 2, source=9, first=FULL + 1)
+    assert {who for who, _ in pace.news(0)} == {address(8), address(9)}
+
+
+def test_who_sends_nothing_any_more_is_told_nothing() -> None:
+    pace = pace_of(8, 9)
+    hear(pace, FULL, source=9)
+    pace.stop_sending(address(9))
+    assert pace.news(0) == []
 
 
 def test_who_brings_a_stream_now_is_not_waited_for_any_more() -> None:
@@ -323,13 +333,13 @@ def test_who_brings_a_stream_now_is_not_waited_for_any_more() -> None:
     hear(pace, FULL, source=9)
     pace.told(address(8), Progress(OTHER, FULL // 2), 0)
     hear(pace, FULL // 2, source=8, first=FULL + 1)
-    assert pace.news(0) == [(address(8), Progress(OTHER, FULL + FULL // 2))]
+    assert (address(8), Progress(OTHER, FULL + FULL // 2)) in pace.news(0)
 
 
 def test_what_was_asked_of_another_in_between_is_told_to_the_source_as_well() -> None:
     pace = pace_of(8, 9)
     hear(pace, 1, source=9)
-    pace.grew(run(OTHER, 2, FULL, bytes(FULL * SIZE)), None)
+    pace.grew(run(OTHER, 2, FULL, bytes(FULL * SIZE)))
     assert pace.news(0) == [(address(9), Progress(OTHER, FULL))]
 
 
