@@ -93,10 +93,8 @@ class Gossip:
             ledger.owed |= ledger.unannounced
             ledger.unannounced.clear()
             self._ready.add(neighbour)
-        if is_eager and not ledger.is_eager:
-            self.pace.start_sending(neighbour)
-        if ledger.is_eager and not is_eager:
-            self.pace.stop_sending(neighbour)
+        if is_eager != ledger.is_eager:
+            (self.pace.start_sending if is_eager else self.pace.stop_sending)(neighbour)
         ledger.is_eager = is_eager
 
     def announcements(self, now_s: float) -> list[tuple[Address, Have]]:
@@ -156,10 +154,8 @@ class Gossip:
         stream = self.streams.get(key) or self._begin(ledger, key, run.first - 1, last, now_s)
         if stream is None:
             return 0
-        if last > ledger.has.get(key, 0):
-            ledger.has[key] = last
-        if last > ledger.cursor.get(key, 0):
-            ledger.cursor[key] = last
+        ledger.has[key] = max(last, ledger.has.get(key, 0))
+        ledger.cursor[key] = max(last, ledger.cursor.get(key, 0))
         if key == self.own.key:
             return 0  # nobody tells us what we said
         is_answer = self._is_answer(stream, neighbour, run, now_s)
