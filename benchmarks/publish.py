@@ -3,7 +3,7 @@
 Reads what is in docs/figures: the `--json` files of the other scripts, and what `simulate.py
 --json` printed. Draws the plots beside them, and fills the parts of the page between `<!-- figures:
 NAME -->` and `<!-- end -->`. With `--measure` it first takes all figures anew, which needs a quiet
-machine for two hours; `--measure NAMES` takes some of them. Any Python will do.
+machine for an hour; `--measure NAMES` takes some of them. Any Python will do.
 """
 
 import argparse
@@ -34,7 +34,8 @@ COLOURS |= {"pyre": "#1e8449", "p2pnetwork": "#7d3c98", "naive": "#b7950b"}
 
 # What each file of docs/figures was made by. The order is that of the page.
 COMMANDS = {
-    "1-standard": "benchmarks/run.py",
+    "1-standard": "benchmarks/run.py --peers 16",
+    "2-growth": "benchmarks/run.py --only ours,nats,limit --peers 8,32,64 --workloads b,d",
     "2-sweeps": "benchmarks/run.py --only ours --peers 16 --workloads sizes,rates",
     "3-life": "benchmarks/life.py",
     "4-hardship": "benchmarks/hardship.py",
