@@ -13,6 +13,7 @@ import random
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from limits import Refusals
 from messages import Address
 from settings import Tunables
 
@@ -75,8 +76,11 @@ class Suspicion:
 class Liveness:
     """The health of every neighbour, every open case, and the latest deaths."""
 
-    def __init__(self, tunables: Tunables, rng: random.Random) -> None:
+    def __init__(
+        self, tunables: Tunables, rng: random.Random, refusals: Refusals | None = None
+    ) -> None:
         self._tunables = tunables
+        self._refusals = refusals or Refusals("opinions")
         self._rng = rng
         self._health: dict[Address, Health] = {}
         self._suspicions: dict[Address, Suspicion] = {}
@@ -213,10 +217,12 @@ class Liveness:
         suspicion.against += 1
         return self._weigh(accused)
 
-    def is_asked_about(self, accused: Address, asker: Address) -> bool:
+    def is_asked_about(self, accused: Address, asker: Address, now_s: float) -> bool:
         """Somebody wants our opinion. True if the accused is to be tried for it."""
         is_under_way = accused in self._askers
         if not is_under_way and len(self._askers) >= MAX_ATTEMPTS:
+            reason = f"asks about {accused} while {MAX_ATTEMPTS} others are tried"
+            self._refusals.refuse("opinions", str(asker), reason, now_s)
             return False  # no opinion is better than a slow one
         self._askers.setdefault(accused, set()).add(asker)
         return not is_under_way

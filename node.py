@@ -60,7 +60,7 @@ class Node:
         self._tunables = tunables
         self.refusals = Refusals(*OF_A_PEER)
         self.ready: set[Address] = set()  # neighbours to whom something can be sent now
-        self.liveness = Liveness(tunables, rng)
+        self.liveness = Liveness(tunables, rng, self.refusals)
         self.overlay = Overlay(me.origin, tunables, rng, now_s, self.liveness.silent)
         self.gossip = Gossip(me, tunables, rng, self.ready, wants_history, self.refusals)
         self.tree = Tree(me.key, tunables, now_s)
@@ -310,7 +310,7 @@ class Node:
                     self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=True))
                 return self._dials(now_s)
             case OpinionRequest(accused):
-                return self._asked_for_opinion(neighbour, accused)
+                return self._asked_for_opinion(neighbour, accused, now_s)
             case Opinion(accused, is_alive):
                 reason = self._reason(accused)
                 finding = self.liveness.opinion(neighbour, accused, is_alive)
@@ -458,11 +458,11 @@ class Node:
         details = {"neighbour": str(accused), "reason": self._reason(accused)}
         return [Notify("suspect", details), *self._dials(now_s)]
 
-    def _asked_for_opinion(self, asker: Address, accused: Address) -> list[Action]:
+    def _asked_for_opinion(self, asker: Address, accused: Address, now_s: float) -> list[Action]:
         if accused == self.me.origin:
             self._say(asker, Opinion(accused, is_alive=True))
             return []
-        return [Try(accused)] if self.liveness.is_asked_about(accused, asker) else []
+        return [Try(accused)] if self.liveness.is_asked_about(accused, asker, now_s) else []
 
     def _reason(self, accused: Address) -> str:
         return self.liveness.reason(accused) if self.liveness.is_suspect(accused) else ""

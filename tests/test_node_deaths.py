@@ -225,6 +225,7 @@ def test_attempts_for_others_are_bounded() -> None:
     requests = [OpinionRequest(address(number)) for number in range(100, 200)]
     tries = of(Try, receive(node, 1, *requests))
     assert 0 < len(tries) <= 16
+    assert node.refusals.stats()["refused_opinions"] == 100 - len(tries)
     node.tried(tries[0].accused, Tried.SILENT, now_s=1)
     assert of(Try, receive(node, 1, OpinionRequest(address(300)))) == [Try(address(300))]
 
