@@ -55,7 +55,10 @@ LISTED, MADE = "peers on the list, and connected", "further registrations made"
 
 # What is drawn of each group of workloads.
 PLOTS = {
-    "sizes": {"size-cost": "CPU per delivery, by size", "size-rate": "deliveries a second, by size"},
+    "sizes": {
+        "size-cost": "CPU per delivery, by size",
+        "size-rate": "deliveries a second, by size",
+    },
     "rates": {"rate-delay": "time to each peer, by rate", "rate-cost": "CPU per delivery, by rate"},
 }
 HEADER_LINES = 2  # of a table
