@@ -207,8 +207,9 @@ class Pace:
         """How far we may go on now."""
         flow = self._flows[self._own]
         takers = flow.takers.values()
-        if not takers:  # nobody to wait for; or there will be soon, when the tree has changed
-            self._free_until = self._free_until if self._links else UNLIMITED
+        if not self._links:
+            self._free_until = UNLIMITED
+        if not takers:  # alone; or the tree is changing, and the bound stays until there are some
             return
         best = max(taker.at for taker in takers)
         waited = [taker.at for taker in takers if self._keeps_up(flow, taker, now_s)]

@@ -295,12 +295,11 @@ class Seed(Startable):
 
     def _try(self, peer: Address) -> Tried:
         """Whether the peer lives. Silence has further chances."""
-        outcome = Tried.SILENT
-        chances = TRIES
-        while outcome is Tried.SILENT and chances:
+        for _ in range(TRIES):
             outcome = try_address(peer, self._tunables.probe_timeout_s, self._trust)
-            chances -= 1
-        return outcome
+            if outcome is not Tried.SILENT:
+                return outcome
+        return Tried.SILENT
 
     def _may_try(self, source: str) -> bool:
         """Whether that source may have us dial once more."""
