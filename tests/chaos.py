@@ -3,9 +3,11 @@
     python3 tests/chaos.py --minutes 60            the soak: an hour of it
     python3 tests/chaos.py --minutes 1 --seed 17   the same faults again, at the same times
 
-All the time every peer says numbered messages. In the end every live peer must have every message
-of every stream, each once and in order; no live peer within reach may ever have been taken off a
-seed's list; and memory must be flat. Needs root; see hosts.py.
+All the time every peer says numbered messages, one each `--say-every` seconds. In the end every
+live peer must have every message of every stream, each once and in order; no live peer within reach
+may ever have been taken off a seed's list; and memory must be flat. Where no processor time is
+left that cannot be asked, so the figures tell how many processors were used, by what, and on the
+whole machine. Needs root; see hosts.py.
 """
 
 import argparse
@@ -31,9 +33,10 @@ if __name__ == "__main__":
 from cables import WEATHER
 from helpers import let_pass, wait_until
 from hosts import Hosts, why_not
+from load import Load, cpu_s
 
 ROOT = Path(__file__).resolve().parent.parent
-SAY_INTERVAL_S = 0.5  # each peer says a message so often
+SAY_INTERVAL_S = 1.0  # each message costs each peer about half a millisecond of a processor
 VERDICT_S = 6.0  # a fault may be behind a verdict for so long: the tests of liveness, and a probe
 SETTLED_WITHIN_S = 120.0
 SAMPLE_INTERVAL_S = 5.0
@@ -64,8 +67,11 @@ class Program:
 class Chaos:
     """One run."""
 
-    def __init__(self, hosts: Hosts, peers: int, seed: int, folder: Path) -> None:
+    def __init__(
+        self, hosts: Hosts, peers: int, seed: int, folder: Path, say_interval_s: float
+    ) -> None:
         self._hosts = hosts
+        self._say_interval_s = say_interval_s
         self._rng = random.Random(seed)
         self._folder = folder
         self._faults: list[str] = []
@@ -76,7 +82,9 @@ class Chaos:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._readers: list[threading.Thread] = []
         self._order = 0  # of what is due at the same time
-        self._said_s = self._sampled_s = 0.0
+        self._next_s = self._sampled_s = 0.0
+        self._turn = 0  # whose it is to say something
+        self.starts_s = 0.0  # processor time of all starts, until they listen
         self.counts = {"kills": 0, "stops": 0, "cuts": 0, "leaves": 0, "seed restarts": 0}
         self.messages = 0
         self._seeds = [self._place("seed.py", n % hosts.count, 5000) for n in range(3)]
@@ -129,6 +137,9 @@ class Chaos:
         match event["event"]:
             case "listening":
                 self._well(program)
+                if program.process is not None:
+                    with self._lock:
+                        self.starts_s += cpu_s(program.process.pid)
             case "message":
                 stream = (event["origin"], event["boot_ms"])
                 expected = heard.get(stream, 0) + 1
@@ -253,7 +264,7 @@ class Chaos:
         everybody = [*self._seeds, *self._peers]
         while self._due or any(program.ill_since_s is not None for program in everybody):
             self._pause(0.05)
-        self._pause(2 * SAY_INTERVAL_S)  # so that every life has said something
+        self._pause(2 * self._say_interval_s)  # so that every life has said something
 
     def _pause(self, pause_s: float) -> None:
         """Let time pass: what is due is done, and peers say their messages."""
@@ -268,16 +279,18 @@ class Chaos:
             let_pass(0.01)
 
     def _say(self, now_s: float) -> None:
-        if now_s >= self._said_s + SAY_INTERVAL_S:
-            self._said_s = now_s
-            for peer in self._peers:
-                if peer.process is not None and peer.ill_since_s is None:
-                    peer.said += 1
-                    self.messages += 1
-                    with contextlib.suppress(OSError, ValueError):  # it is just ending
-                        assert peer.process.stdin is not None
-                        peer.process.stdin.write(b"number %d\n" % peer.said)
-                        peer.process.stdin.flush()
+        """Whose turn it is says a message. One after the other: all at once would be a jam."""
+        if now_s >= self._next_s:
+            self._next_s = now_s + self._say_interval_s / len(self._peers)
+            peer = self._peers[self._turn]
+            self._turn = (self._turn + 1) % len(self._peers)
+            if peer.process is not None and peer.ill_since_s is None:
+                peer.said += 1
+                self.messages += 1
+                with contextlib.suppress(OSError, ValueError):  # it is just ending
+                    assert peer.process.stdin is not None
+                    peer.process.stdin.write(b"number %d\n" % peer.said)
+                    peer.process.stdin.flush()
         if now_s >= self._sampled_s + SAMPLE_INTERVAL_S:
             self._sampled_s = now_s
             for program in [*self._seeds, *self._peers]:
@@ -352,29 +365,40 @@ def _memory_bytes(pid: int) -> int:
 
 
 def run(
-    faults_s: float, *, peers: int = 30, hosts: int = 5, seed: int, folder: Path
+    faults_s: float,
+    *,
+    peers: int = 30,
+    hosts: int = 5,
+    say_interval_s: float = SAY_INTERVAL_S,
+    seed: int,
+    folder: Path,
 ) -> tuple[dict[str, Any], list[str]]:
     """One run: its figures, and every promise that was broken."""
     began_s = time.monotonic()
+    load = Load()
     with Hosts(hosts, seed) as network:
-        chaos = Chaos(network, peers, seed, folder)
+        chaos = Chaos(network, peers, seed, folder, say_interval_s)
         try:
             chaos.run(faults_s)
             settled_s = chaos.settle()
             broken = chaos.verdict()
         finally:
             chaos.close()
+            cables_s = network.close()
+        parts = {"cables": cables_s, "starts": chaos.starts_s}
         figures = {
             "seed": seed,
             "peers": peers,
             "hosts": hosts,
             "weather": WEATHER,
+            "say_interval_s": say_interval_s,
             "faults_s": faults_s,
             **chaos.counts,
             "messages": chaos.messages,
             "removals": chaos.removals,
             "settled_s": round(settled_s, 1),
             "most_growth_mib": round(max(chaos.growth, default=0) / (1 << 20), 1),
+            "load": load.figures(parts),
             "wall_s": round(time.monotonic() - began_s, 1),
         }
     return figures, broken
@@ -385,6 +409,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--peers", type=int, default=30)
     parser.add_argument("--hosts", type=int, default=5)
+    parser.add_argument("--say-every", type=float, default=SAY_INTERVAL_S, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     arguments = parser.parse_args()
     if reason := why_not():
@@ -396,6 +421,7 @@ def main() -> int:
             60 * arguments.minutes,
             peers=arguments.peers,
             hosts=arguments.hosts,
+            say_interval_s=arguments.say_every,
             seed=arguments.seed,
             folder=Path(folder),
         )

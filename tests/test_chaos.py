@@ -21,4 +21,5 @@ def test_peers_on_several_hosts_lose_nothing_while_they_are_killed_stopped_and_c
     assert not broken, f"{figures}\n" + "\n".join(broken[:20])
     faults = sum(figures[kind] for kind in ("kills", "stops", "cuts", "leaves", "seed restarts"))
     assert faults >= 3, "a busy machine does less in the time"
-    assert figures["messages"] > 100
+    assert figures["messages"] > 50
+    assert figures["load"]["used"] > 0
