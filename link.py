@@ -22,6 +22,7 @@ from wire import FrameBuffer, Run, encode
 
 _log = logging.getLogger("peer-to-peer")
 
+USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)  # here
 LARGE_BYTES = 16 << 10  # more than that is sent as it lies: to copy it would cost more than a call
 BACKLOG = 512  # connections the kernel holds for us while we accept others
 PARTING_TIMEOUT_S = 1.0  # for whom we do not trust to read why
@@ -325,8 +326,10 @@ def try_address(address: Address, timeout_s: float, trust: Trust | None) -> Trie
         return Tried.REFUSED
     except NotTrusted:
         return Tried.UNTRUSTED
-    except (OSError, WireError):
+    except WireError:
         return Tried.SILENT
+    except OSError as error:
+        return Tried.UNTRIED if error.errno in USED_UP else Tried.SILENT
     return Tried.ECHOED if reply == Echo(number) else Tried.SILENT
 
 

@@ -31,7 +31,7 @@ class Finding(Enum):
     SUSPECT = auto()  # too many requests unanswered
     CLEARED = auto()  # it is alive, whatever happened to our link
     DEAD = auto()
-    UNREACHABLE = auto()  # silent, but this peer may be the one that is cut off: accuse nobody
+    UNREACHABLE = auto()  # silent, but the trouble may be this peer's own: accuse nobody
 
 
 class Tried(Enum):
@@ -41,6 +41,7 @@ class Tried(Enum):
     REFUSED = auto()  # its host says that nobody listens there
     SILENT = auto()
     UNTRUSTED = auto()  # it lives, but one of us two does not trust the other
+    UNTRIED = auto()  # this machine has no descriptor or port left to try with: it proves nothing
 
     @property
     def is_alive(self) -> bool:
@@ -200,6 +201,8 @@ class Liveness:
             return self._close(accused, Finding.DEAD)
         if outcome.is_alive:
             return self._close(accused, Finding.CLEARED)
+        if outcome is Tried.UNTRIED:
+            return self._close(accused, Finding.UNREACHABLE)
         suspicion.attempts -= 1
         if suspicion.attempts > 0:
             return Finding.NOTHING  # it began before we slept, and proves nothing

@@ -442,7 +442,7 @@ class Node:
     def tried(self, accused: Address, outcome: Tried, now_s: float) -> list[Action]:
         """An attempt to reach the accused has ended; it may have been for others too."""
         for asker in self.liveness.askers(accused):
-            if asker in self._outboxes:
+            if asker in self._outboxes and outcome is not Tried.UNTRIED:
                 self._say(asker, Opinion(accused, outcome.is_alive))
         reason = self._reason(accused)
         if outcome is Tried.REFUSED:
@@ -484,7 +484,7 @@ class Node:
             case Finding.CLEARED if not is_linked:
                 self.overlay.reached(accused)
             case Finding.UNREACHABLE if is_linked:
-                reason = "silent, as are half of the neighbours"
+                reason = "silent, as are half of the neighbours; or it could not be tried"
                 actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
                 self.overlay.failed(accused, Dialled.SILENT, now_s)
             case Finding.CLEARED if is_linked and self.liveness.is_link_broken(accused):

@@ -331,6 +331,8 @@ class Seed(Startable):
         if boot_ms is None:
             return True
         outcome = self._try(peer)
+        if outcome is Tried.UNTRIED:
+            return False
         if outcome is Tried.ECHOED:
             with self._lock:
                 self._directory.extend(peer, boot_ms, time.monotonic())
@@ -364,6 +366,7 @@ _FOUND = {
     Tried.REFUSED: "it refused a connection",
     Tried.SILENT: "it gave no echo",
     Tried.UNTRUSTED: "there is no trust between us",
+    Tried.UNTRIED: "this seed has no descriptor or port left to try it with",
 }
 
 

@@ -16,6 +16,8 @@ import pytest
 
 from embedding import Embedded
 from helpers import ROOT, free_port, let_pass, wait_until
+from link import Connection
+from messages import Address, DeadReport, ListPeers, PeerList, Verdict
 from programs import Programs, is_connected
 from settings import Tunables
 from test_reception import Strangers
@@ -23,6 +25,7 @@ from wire import FrameBuffer
 
 IS_ROOT = os.geteuid() == 0
 HOUR_S = 3600
+MOST_DESCRIPTORS = 40
 
 SITE = """
 import os, resource, time
@@ -195,7 +198,7 @@ def test_a_peer_without_descriptors_keeps_its_neighbours_and_later_takes_others(
     programs: Programs,
 ) -> None:
     seed, [friend] = programs.network(1)
-    with unusual(programs, MOST_DESCRIPTORS=40):
+    with unusual(programs, MOST_DESCRIPTORS=MOST_DESCRIPTORS):
         poor = programs.peer()
     poor.wait_for("neighbour_up", neighbour=friend.address)
     with contextlib.ExitStack() as stack:
@@ -208,6 +211,31 @@ def test_a_peer_without_descriptors_keeps_its_neighbours_and_later_takes_others(
     wait_until(lambda: is_connected([friend, poor, newcomer]), what="one network of three")
     assert friend.all("dead") == poor.all("dead") == []
     assert seed.all("peer_removed") == []
+
+
+def test_a_seed_without_descriptors_takes_nobody_off_its_list_whom_it_cannot_try(
+    programs: Programs,
+) -> None:
+    with unusual(programs, MOST_DESCRIPTORS=MOST_DESCRIPTORS):
+        seed = programs.seed()
+    peer = programs.peer()
+    seed.wait_for("peer_registered", peer=peer.address)
+    with contextlib.ExitStack() as stack:
+        strangers = Strangers(stack)
+        reporter = Connection(strangers.dial_address(seed.address))
+        assert isinstance(reporter.ask(ListPeers(), timeout_s=20), PeerList)
+        for _ in range(2 * MOST_DESCRIPTORS):
+            strangers.dial_address(seed.address)
+        descriptors = f"/proc/{seed.process.pid}/fd"
+        wait_until(lambda: len(os.listdir(descriptors)) == MOST_DESCRIPTORS, what="none left")
+        accused = Address.parse(peer.address)
+        verdict = reporter.ask(DeadReport(accused, Address("127.0.0.1", 1)), timeout_s=20)
+        assert verdict == Verdict(accused, is_removed=False)
+    assert seed.all("peer_removed") == []
+    newcomer = programs.peer()
+    seed.wait_for("peer_registered", peer=newcomer.address)
+    peer.kill()
+    seed.wait_for("peer_removed", peer=peer.address)
 
 
 # ---- the program around a peer -------------------------------------------------------------------

@@ -124,6 +124,15 @@ def test_when_half_the_neighbours_are_silent_links_end_and_nobody_is_accused() -
     assert "half" in details(actions, "neighbour_down")["reason"]
 
 
+def test_whom_we_have_no_means_to_try_is_let_go_of_and_not_accused() -> None:
+    node = node_of(1, 2, 3)
+    silent(node, 1)
+    actions = node.tried(address(1), Tried.UNTRIED, now_s=4.5)
+    check_closed(actions, 1)
+    assert of(Report, actions) == []
+    assert not {"suspect", "dead"} & set(events(actions))
+
+
 def test_whom_a_cut_off_peer_let_go_of_is_not_dialled_at_once() -> None:
     node = node_of(1, 2)
     fall_silent(node, 1, 2, until_s=4.5)
@@ -194,7 +203,8 @@ def test_who_is_asked_for_an_opinion_tries_and_tells(outcome: Tried) -> None:
     assert receive(node, 1, OpinionRequest(address(9))) == [Try(address(9))]
     assert said(node, 1, Opinion) == []
     assert node.tried(address(9), outcome, now_s=1) == []
-    assert said(node, 1, Opinion) == [Opinion(address(9), is_alive=outcome.is_alive)]
+    opinion = Opinion(address(9), is_alive=outcome.is_alive)
+    assert said(node, 1, Opinion) == ([] if outcome is Tried.UNTRIED else [opinion])
     assert said(node, 2, Opinion) == []
 
 
