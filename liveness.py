@@ -3,10 +3,10 @@
 Pure: no sockets, threads or clocks; the time is an argument.
 
 Any frame proves life. A neighbour that is silent for an interval is asked; one that leaves three
-requests unanswered is *suspect*. The accused is then tried over fresh connections, by us and by up
-to three others, because a stopped process's kernel still accepts connections: only an echo counts.
-One echo clears it. A peer that is itself late accuses nobody, for it may be the one that was
-stopped.
+requests unanswered is *suspect*. (One that talks is asked now and then too, but only to learn how
+long the way is.) The accused is then tried over fresh connections, by us and by up to three others,
+because a stopped process's kernel still accepts connections: only an echo counts. One echo clears
+it. A peer that is itself late accuses nobody, for it may be the one that was stopped.
 """
 
 import random
@@ -19,6 +19,8 @@ from settings import Tunables
 
 REMEMBERED_DEATHS = 64
 DEATHS_REMEMBERED_S = 30.0  # several times as long as a map takes to look at everybody
+
+ROUND_TRIP_INTERVAL_S = 10.0  # one that is never silent is asked this often how long the way is
 
 MAX_ATTEMPTS = 16  # under way for others to reach peers that they accuse
 
@@ -54,7 +56,7 @@ class Health:
 
     heard_s: float
     looked_s: float  # when it was tested last
-    asked_s: float = 0.0  # when the latest request was made
+    asked_s: float  # when the latest request was made; at first, so that one is due soon
     unanswered: int = 0
     requests: int = 0  # numbers the requests
     round_trip_s: float | None = None  # of the latest request answered
@@ -93,7 +95,8 @@ class Liveness:
 
     def watch(self, neighbour: Address, now_s: float) -> None:
         """A link begins, which proves life and closes any case."""
-        self._health[neighbour] = Health(now_s, now_s)
+        asked_s = now_s + self._tunables.liveness_interval_s - ROUND_TRIP_INTERVAL_S
+        self._health[neighbour] = Health(now_s, now_s, asked_s)
         self._suspicions.pop(neighbour, None)
         self._deaths.pop(neighbour, None)
 
@@ -121,14 +124,14 @@ class Liveness:
     def due_s(self, neighbour: Address) -> float:
         """When `test` is to be called next for this neighbour."""
         health = self._health[neighbour]
-        return max(health.heard_s, health.looked_s) + self._tunables.liveness_interval_s
+        return min(self._silent_s(health), self._unmeasured_s(health))
 
     def test(self, neighbour: Address, now_s: float) -> Finding:
         """Look at a neighbour: NOTHING, ASK with `number`, or SUSPECT."""
         health = self._health[neighbour]
-        late_s = now_s - self.due_s(neighbour)
+        late_s = now_s - self._silent_s(health)
         if late_s < 0:
-            return Finding.NOTHING
+            return self._measure(health, now_s)
         if late_s > self._tunables.own_lateness_s:
             self.forgive_all(now_s)
         health.looked_s = now_s
@@ -136,10 +139,26 @@ class Liveness:
             return Finding.NOTHING
         if health.unanswered >= self._tunables.missed_replies_suspect:
             return Finding.SUSPECT
-        health.asked_s = now_s
         health.unanswered += 1
+        return self._ask(health, now_s)
+
+    def _measure(self, health: Health, now_s: float) -> Finding:
+        """Of one that is not silent only the round trip is wanted; no answer is no offence."""
+        is_due = now_s >= self._unmeasured_s(health)
+        return self._ask(health, now_s) if is_due else Finding.NOTHING
+
+    def _ask(self, health: Health, now_s: float) -> Finding:
+        health.asked_s = now_s
         health.requests += 1
         return Finding.ASK
+
+    def _silent_s(self, health: Health) -> float:
+        """From when on the neighbour counts as silent, unless it says something."""
+        return max(health.heard_s, health.looked_s) + self._tunables.liveness_interval_s
+
+    def _unmeasured_s(self, health: Health) -> float:
+        """From when on the round trip counts as unknown, unless the neighbour is asked."""
+        return health.asked_s + ROUND_TRIP_INTERVAL_S
 
     def number(self, neighbour: Address) -> int:
         """The number of the latest request to this neighbour."""

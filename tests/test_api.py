@@ -380,6 +380,17 @@ def test_without_seeds_the_config_file_is_read(embedded: Embedded) -> None:
     )
 
 
+def test_the_round_trip_is_known_on_links_that_are_never_silent(embedded: Embedded) -> None:
+    first = embedded.peer(gossip_every_s=0.05)
+    embedded.peer(gossip_every_s=0.05, join=[first.address])
+
+    def trips_s() -> list[float]:
+        return [link["round_trip_s"] for link in first.links() if link["round_trip_s"] is not None]
+
+    wait_until(trips_s, what="a round trip", timeout_s=10)
+    assert 0 < trips_s()[0] < 5
+
+
 # ---- errors
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from liveness import Finding, Liveness, Tried
+from liveness import ROUND_TRIP_INTERVAL_S, Finding, Liveness, Tried
 from messages import Address
 from pure import address
 from settings import Tunables
@@ -63,11 +63,54 @@ def test_a_neighbour_is_asked_after_each_interval_of_silence() -> None:
     assert second[1] == pytest.approx(2.0, abs=2 * STEP_S)
 
 
-def test_a_neighbour_that_talks_is_not_asked() -> None:
+def talk(liveness: Liveness, neighbour: Address, from_s: float, to_s: float) -> list[float]:
+    """The neighbour says something at each step, but answers nothing. When it was asked."""
+    asked_s = []
+    for step in range(round((to_s - from_s) / STEP_S)):
+        now_s = from_s + step * STEP_S
+        finding = liveness.test(neighbour, now_s)
+        assert finding in (Finding.NOTHING, Finding.ASK)
+        if finding is Finding.ASK:
+            asked_s.append(now_s)
+        liveness.heard(neighbour, now_s)
+    return asked_s
+
+
+def test_a_neighbour_that_talks_is_asked_now_and_then_for_the_round_trip_alone() -> None:
+    every_s = ROUND_TRIP_INTERVAL_S
+    asked_s = talk(watching(A), A, 0.0, 2.5 * every_s)
+    assert asked_s == pytest.approx([1.0, 1.0 + every_s, 1.0 + 2 * every_s], abs=4 * STEP_S)
+
+
+@pytest.mark.parametrize("talked_s", [1.5, 5.0, 11.1])
+def test_to_ask_one_that_talks_makes_nobody_suspect_sooner_or_later(talked_s: float) -> None:
     liveness = watching(A)
-    for tenth in range(100):
-        liveness.heard(A, tenth / 10)
-        assert liveness.test(A, tenth / 10 + 0.05) is Finding.NOTHING
+    asked_s = talk(liveness, A, 0.0, talked_s)
+    assert asked_s
+    found = look(liveness, [A], talked_s, talked_s + 5.0)
+    suspected_s = next(at_s for _, at_s, finding in found if finding is Finding.SUSPECT)
+    assert suspected_s == pytest.approx(talked_s + 4.0, abs=5 * STEP_S)
+
+
+def test_the_thread_of_a_suspect_rests_between_tests() -> None:
+    liveness = accused(watching(A, B), A)
+    tests = 0
+    while (due_s := liveness.due_s(A)) < 60:
+        liveness.test(A, due_s)
+        tests += 1
+        assert tests < 100
+    assert liveness.is_suspect(A)
+
+
+def test_one_that_is_silent_is_asked_no_more_than_before() -> None:
+    liveness, asked = watching(A), 0
+    for step in range(600):
+        now_s = step / 10
+        if liveness.test(A, now_s) is Finding.ASK:
+            asked += 1
+            liveness.heard(A, now_s)
+            liveness.answered(A, liveness.number(A), now_s)
+    assert asked == pytest.approx(60, abs=6)
 
 
 def test_requests_are_numbered() -> None:
@@ -82,10 +125,12 @@ def test_requests_are_numbered() -> None:
 def test_a_test_is_due_an_interval_after_the_last_sign_or_question() -> None:
     liveness = watching(A)
     assert liveness.due_s(A) == 1.0
-    liveness.heard(A, 0.7)
-    assert liveness.due_s(A) == 1.7
-    liveness.test(A, 1.7)
+    liveness.test(A, 1.0)
+    assert liveness.due_s(A) == 2.0
+    liveness.heard(A, 1.7)
     assert liveness.due_s(A) == 2.7
+    liveness.test(A, 2.7)
+    assert liveness.due_s(A) == 3.7
 
 
 def test_a_reply_tells_how_long_the_way_is() -> None:
