@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers import PATIENCE_S, ROOT, free_port, wait_until
+from helpers import PATIENCE_S, ROOT, RUN_LIMIT_S, free_port, wait_until
 
 if TYPE_CHECKING:
     from terminals import Terminal
@@ -281,7 +281,7 @@ class Programs:
             env=self.environment,
             input=typed,
             capture_output=True,
-            timeout=PATIENCE_S,
+            timeout=RUN_LIMIT_S,
             check=False,
         )
         out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")

@@ -164,10 +164,10 @@ def test_the_addresses_are_those_of_the_default_host(programs: Programs) -> None
 
 @pytest.mark.skipif(not has_ipv6(), reason="THIS MACHINE HAS NO IPv6 LOOPBACK: NOT TESTED")
 def test_ipv6_from_end_to_end(programs: Programs) -> None:
-    seed = programs.seed("--host", "::1", port=free_port("::1"))
+    seed = programs.seed("--host", "::1", port=free_port())
     assert re.fullmatch(r"\[::1\]:\d+", seed.address)
     assert programs.listed() == [seed.address]
-    peers = [programs.peer("--host", "::1", port=free_port("::1")) for _ in range(3)]
+    peers = [programs.peer("--host", "::1", port=free_port()) for _ in range(3)]
     wait_until(lambda: is_connected(peers), what="one network")
     peers[0].say("over six")
     for peer in peers[1:]:
@@ -180,7 +180,7 @@ def test_ipv6_from_end_to_end(programs: Programs) -> None:
 def test_peers_of_both_ip_versions_share_a_network(programs: Programs) -> None:
     seed = programs.seed()
     four = programs.peer("--seed", seed.address)
-    six = programs.peer("--seed", seed.address, "--host", "::1", port=free_port("::1"))
+    six = programs.peer("--seed", seed.address, "--host", "::1", port=free_port())
     wait_until(lambda: is_connected([four, six]), what="one network")
     four.say("from four")
     six.say("from six")

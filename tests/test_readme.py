@@ -28,7 +28,7 @@ import pytest
 from command_line import BAD_INPUT, FAILURE, SUCCESS
 from console import HELP
 from embedding import Embedded
-from helpers import PATIENCE_S, ROOT, free_port, wait_until
+from helpers import ROOT, RUN_LIMIT_S, free_port, wait_until
 from journal import log_line
 from programs import EVENT_KEYS, Programs
 from settings import Tunables
@@ -108,7 +108,7 @@ def ran(project: Programs, command: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=RUN_LIMIT_S,
         check=False,
     )
 
