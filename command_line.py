@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import os
+import select
 import signal
 import socket
 import sys
@@ -321,11 +322,14 @@ def run(program: Callable[[Running], int]) -> int:
             running.hang_up()
         tell_manager("STOPPING=1")
         if not codes and is_terminal():
-            print(file=sys.stderr)  # what follows shall not stand behind the ^C
+            _begin_a_row()  # what follows shall not stand behind the ^C
         closer = threading.Thread(target=running.close, daemon=True)
         closer.start()
         closer.join(CLOSING_TIMEOUT_S)
-    return codes[0] if codes else SUCCESS
+    code = codes[0] if codes else SUCCESS
+    if closer.is_alive():
+        os._exit(code)  # Python's own end would wait for the same as the closer does
+    return code
 
 
 def end() -> None:
@@ -357,13 +361,21 @@ def _run_body(program: Callable[[Running], int], running: Running, codes: list[i
         end()
 
 
+def _begin_a_row() -> None:
+    """On the terminal; unless it is held, or was closed just now."""
+    with contextlib.suppress(OSError):
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, b"\n")
+
+
 @contextlib.contextmanager
 def _terminal_as_it_was() -> Iterator[None]:
     """`input` changes the terminal while it waits, and may still be waiting at the end."""
-    if not is_terminal():
+    try:
+        before = termios.tcgetattr(0)
+    except termios.error:  # it is none
         yield
         return
-    before = termios.tcgetattr(0)
     try:
         yield
     finally:

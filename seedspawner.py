@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -44,6 +45,7 @@ from link import Listener
 from messages import AddressInUse, BadAddress, BadCertificate
 from screen import Screen
 from seed import Seed
+from threads import Threads
 
 FOLDER = Path(__file__).parent
 MAP_PORT = 8000
@@ -97,17 +99,29 @@ def _program(running: Running) -> int:
     wait_for_ever()
 
 
+@dataclass(slots=True, eq=False)
+class Child:
+    """A peer or a dashboard, in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    program: str
+    host: str
+    port: int
+    has_spoken: bool = False  # before that it has begun nothing that is to be ended
+
+
 class Network:
     """All that one run of the spawner has started."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
         self._screen = Screen(arguments.json, names_self=True)
-        self._seeds: list[Seed] = []
-        self._lock = threading.Lock()  # guards what follows
+        self._threads = Threads("spawner", lambda name: complain(f"a fault in the thread {name}"))
         self._stopping = threading.Event()
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._readers: list[threading.Thread] = []
+        self._seeding = threading.Lock()  # held while a seed starts; guards the seeds
+        self._seeds: list[Seed] = []
+        self._lock = threading.Lock()  # guards what follows; nothing is shown while it is held
+        self._children: list[Child] = []
         self._seen: deque[tuple[str, int]] = deque(maxlen=SEEN_MESSAGES)
 
     def start(self) -> None:
@@ -128,28 +142,37 @@ class Network:
 
     def reload(self) -> None:
         """Let every seed and peer read its files again."""
-        for seed in self._seeds:
+        for seed in list(self._seeds):
             seed.reload()
-        for process in list(self._processes):
-            process.send_signal(signal.SIGHUP)
+        for child in list(self._children):
+            child.process.send_signal(signal.SIGHUP)
 
     def stop(self, reason: str) -> None:
-        """End every peer and every seed; within two seconds no process is left."""
+        """End every peer and every seed; within two seconds no process is left.
+
+        Whoever hangs by then is killed. Nothing here waits for somebody to read what is shown.
+        """
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
         with self._lock:
             self._stopping.set()
-        for process in self._processes:
-            process.terminate()
-        for seed in self._seeds:
-            seed.stop(reason)
-        deadline_s = time.monotonic() + STOP_TIMEOUT_S
-        for process in self._processes:
-            try:
-                process.wait(max(0.0, deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for reader in self._readers:
-            reader.join()
+        for child in self._children:
+            child.process.terminate() if child.has_spoken else child.process.kill()
+        self._threads.start("stop seeds", self._stop_seeds, reason)
+        for child in self._children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.0, deadline_s - time.monotonic()))
+        for child in self._children:
+            child.process.kill()
+        for child in self._children:
+            child.process.wait()
+        self._threads.join(deadline_s)
+
+    def _stop_seeds(self, reason: str) -> None:
+        """All at once, for each may have to wait for peers that hang."""
+        with self._seeding:
+            seeds = list(self._seeds)
+        for stop in [self._threads.start("stop a seed", seed.stop, reason) for seed in seeds]:
+            stop.join()
 
     def _start_seeds(self) -> None:
         arguments = self._arguments
@@ -164,7 +187,7 @@ class Network:
                 on_event=self._screen.show,
                 tls=arguments.tls,
             )
-            with self._lock:
+            with self._seeding:
                 if self._stopping.is_set():
                     return
                 try:
@@ -178,54 +201,45 @@ class Network:
 
     def _start_process(self, program: str, host: str, ports: Iterator[int]) -> None:
         """A peer or a dashboard, on the next of the ports that is free at the host."""
+        port = self._next_free_port(host, ports)
+        arguments = self._arguments
+        command = [sys.executable, str(FOLDER / f"{program}.py"), str(port), "--json"]
+        command += ["--host", arguments.host]
+        command += ["--config", arguments.config, "--log", arguments.log]
+        command += ["--verbose"] if arguments.verbose else []
+        command += ["--tls", arguments.tls] if arguments.tls else []
         with self._lock:
             if self._stopping.is_set():
                 return
-            port = self._next_free_port(host, ports)
-            arguments = self._arguments
-            command = [sys.executable, str(FOLDER / f"{program}.py"), str(port), "--json"]
-            command += ["--host", arguments.host]
-            command += ["--config", arguments.config, "--log", arguments.log]
-            command += ["--verbose"] if arguments.verbose else []
-            command += ["--tls", arguments.tls] if arguments.tls else []
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-            details = (process, program, host, port, ports)
-            reader = threading.Thread(target=self._read_process, args=details)
-            self._processes.append(process)
-            self._readers.append(reader)
-            reader.start()
+            child = Child(process, program, host, port)
+            self._children.append(child)
+        self._threads.start(f"{program} {port}", self._look_after, child, ports)
 
     def _next_free_port(self, host: str, ports: Iterator[int]) -> int:
         while not _is_free(host, port := _next_port(ports)):
             self._say_skipped(port)
         return port
 
-    def _read_process(
-        self,
-        process: subprocess.Popen[bytes],
-        program: str,
-        host: str,
-        port: int,
-        ports: Iterator[int],
-    ) -> None:
+    def _look_after(self, child: Child, ports: Iterator[int]) -> None:
         """Show what a process reports until it ends; see to it if that was not our doing."""
-        assert process.stdout is not None, "its output is a pipe"
-        has_listened = False
-        with process.stdout as lines:
+        assert child.process.stdout is not None, "its output is a pipe"
+        with child.process.stdout as lines:
             for line in lines:
-                has_listened = True
+                child.has_spoken = True
                 if self._arguments.json:
                     self._screen.write(line.decode().rstrip("\n"))
                 else:
                     self._show(json.loads(line))
-        code = process.wait()
+        code = child.process.wait()
         if self._stopping.is_set():
             return
-        if code == BAD_INPUT and not has_listened and not _is_free(host, port):
-            self._say_skipped(port)  # somebody was faster
-            self._start_process(program, host, ports)
+        if code == BAD_INPUT and not child.has_spoken and not _is_free(child.host, child.port):
+            self._say_skipped(child.port)  # somebody was faster
+            self._start_process(child.program, child.host, ports)
         else:
-            self._screen.say(f"the {program} on port {port} ended with exit code {code}")
+            what = f"the {child.program} on port {child.port}"
+            self._screen.say(f"{what} ended with exit code {code}")
 
     def _show(self, event: Event) -> None:
         """What several peers tell is shown once: a link by who dialled, a message by the first."""

@@ -40,14 +40,15 @@ class Terminal:
         )
         os.close(slave)
         self.resize(80)
-        self._is_hung_up = threading.Event()
+        self._is_unwatched = threading.Event()
+        self._is_open = True
         self._reader = threading.Thread(target=self._read, name=f"screen of {self.name}")
         self._reader.start()
 
     def _read(self) -> None:
         """Collect what is shown until nobody holds the terminal any more."""
         with contextlib.suppress(OSError):  # that is how a terminal ends
-            while not self._is_hung_up.is_set():
+            while not self._is_unwatched.is_set():
                 if select.select([self._master], [], [], 0.1)[0]:
                     self._shown += os.read(self._master, 1 << 16)
 
@@ -98,10 +99,15 @@ class Terminal:
     def press_ctrl_d(self) -> None:
         os.write(self._master, b"\x04")
 
+    def look_away(self) -> None:
+        """Read nothing any more: whoever writes much will wait."""
+        self._is_unwatched.set()
+        self._reader.join(PATIENCE_S)
+
     def hang_up(self) -> None:
         """Close the window."""
-        self._is_hung_up.set()
-        self._reader.join(PATIENCE_S)
+        self.look_away()
+        self._is_open = False
         os.close(self._master)
 
     def wait_to_see(self, pattern: str, *, since: int = 0, count: int = 1) -> str:
@@ -135,7 +141,7 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE_S)
-        if not self._is_hung_up.is_set():
+        if self._is_open:
             self.hang_up()
 
     def faults(self) -> Iterator[str]:

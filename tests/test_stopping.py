@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM end everything soon, cleanly, and leave nothing behind."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -113,6 +114,75 @@ def test_the_seedspawner_stops_with_all_it_started(programs: Programs, how: str)
     assert programs.listed() == []
     assert len(programs.logged("stopped")) >= 6
     assert programs.logged("dead") == []
+
+
+def spawned(programs: Programs, peers: int) -> Program:
+    """Three seeds and peers of one seedspawner, once they are a network."""
+    spawner = programs.start(
+        *("seedspawner.py", 3, "--base-port", free_ports(8)),
+        *("--peers", peers, "--peer-base-port", free_ports(8)),
+    )
+    wait_until(lambda: len(programs.logged("listening")) == 3 + peers, what="all of them")
+    wait_until(lambda: len(programs.logged("registered")) >= 2 * peers, what="registered peers")
+    return spawner
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_seedspawner_stops_although_its_peers_hang(programs: Programs, how: str) -> None:
+    spawner = spawned(programs, 3)
+    for pid, command in programs.left_behind().items():
+        if "peer.py" in command:
+            os.kill(pid, signal.SIGSTOP)
+    began_s = time.monotonic()
+    getattr(spawner, how)()
+    with spawner.telling_its_story():
+        assert spawner.wait() == 0
+        assert time.monotonic() - began_s < STOP_LIMIT_S
+        assert programs.left_behind() == {}
+    assert programs.listed() == []
+
+
+@pytest.mark.parametrize("how", [*HOWS, "kill"])
+def test_the_seedspawner_stops_although_nobody_reads_what_it_shows(
+    programs: Programs, how: str
+) -> None:
+    """As on a terminal that is held by Ctrl-S, or in a pipe to something that hangs."""
+    terminal = programs.terminal(
+        *("seedspawner.py", 2, "--base-port", free_ports(8), "--verbose"),
+        *("--peers", 3, "--peer-base-port", free_ports(8)),
+    )
+    wait_until(lambda: len(programs.logged("listening")) == 5, what="two seeds and three peers")
+    terminal.look_away()
+    speaker = programs.peer()
+    speaker.wait_for("neighbour_up")
+    speaker.say(*["x" * 1000] * 1000)
+    wait_until(lambda: len(programs.logged("message")) >= 180, what="full pipes")
+    terminal.press_ctrl_c() if how == "press_ctrl_c" else getattr(terminal.process, how)()
+    expected = -signal.SIGKILL if how == "kill" else 0
+    assert terminal.process.wait(STOP_LIMIT_S) == expected
+    speaker.terminate()
+    speaker.wait()
+    wait_until(lambda: programs.left_behind() == {}, what="the end of all", timeout_s=10)
+    assert how == "kill" or programs.listed() == []
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("processes", [2, 4, 6])
+def test_the_seedspawner_stopped_while_it_starts_peers_leaves_none(
+    programs: Programs, how: str, processes: int
+) -> None:
+    spawner = programs.start(
+        *("seedspawner.py", 1, "--base-port", free_ports(4), "--map", free_ports(4)),
+        *("--peers", 5, "--peer-base-port", free_ports(8)),
+    )
+    wait_until(lambda: len(programs.left_behind()) >= processes, what="some processes")
+    began_s = time.monotonic()
+    getattr(spawner, how)()
+    with spawner.telling_its_story():
+        assert spawner.wait() == 0
+        assert time.monotonic() - began_s < STOP_LIMIT_S
+        assert programs.left_behind() == {}
+    assert programs.listed() == []
 
 
 @pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py", "dashboard.py"])
