@@ -6,12 +6,13 @@ and a lapsed lease are each only a reason to try.
 """
 
 import random
-from collections import Counter
 from dataclasses import dataclass
 
-from limits import Tally
-from messages import Address
+from messages import Address, PeerList
 from settings import Tunables
+
+SHARED_S = 0.1  # so long the same list is given to all who ask: it takes a millisecond to make one,
+MOST_SHARED = 100  # but not to more, or of a thousand who start at once all would dial the same few
 
 
 @dataclass(slots=True)
@@ -30,7 +31,11 @@ class Directory:
         self._tunables = tunables
         self._rng = rng
         self._leases: dict[Address, Lease] = {}
-        self._per_source = Tally()
+        self._sources: dict[str, dict[Address, None]] = {}  # who was registered from each
+        self._chosen: dict[Address, None] = {}  # to be handed out
+        self._chosen_until_s = float("-inf")
+        self._times_left = 0
+        self._answer: PeerList | None = None  # and as it is handed out, until that changes
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -44,13 +49,16 @@ class Directory:
             return True
         limits = self._tunables
         is_full = len(self._leases) >= limits.max_leases
-        return not is_full and self._per_source[source] < limits.leases_per_source
+        return not is_full and len(self._sources.get(source, ())) < limits.leases_per_source
 
     def register(self, peer: Address, boot_ms: int, now_s: float, source: str = "") -> bool:
         """Begin or renew the peer's lease. True if this life of it was not on the list."""
         known = self._leases.get(peer)
         if known is None:
-            self._per_source.change(source, 1)
+            self._sources.setdefault(source, {})[peer] = None
+            if len(self._leases) < self._tunables.max_listed_peers:  # all are listed
+                self._chosen[peer] = None
+                self._answer = None
         else:
             source = known.source  # whoever renews it, it stays where it is counted
         self._leases[peer] = Lease(boot_ms, now_s + self._tunables.lease_s, source)
@@ -62,7 +70,13 @@ class Directory:
         if lease is None or lease.boot_ms != boot_ms:
             return False
         del self._leases[peer]
-        self._per_source.change(lease.source, -1)
+        of_source = self._sources[lease.source]
+        del of_source[peer]
+        if not of_source:
+            del self._sources[lease.source]
+        if peer in self._chosen:
+            del self._chosen[peer]
+            self._answer = None
         return True
 
     def boot_of(self, peer: Address) -> int | None:
@@ -79,22 +93,33 @@ class Directory:
         """The peers whose lease has ended without renewal: to be tried."""
         return [peer for peer, lease in self._leases.items() if lease.ends_s <= now_s]
 
-    def listed(self, but: Address | None = None) -> list[Address]:
+    def listed(self, now_s: float) -> PeerList:
         """The live peers, in random order; at most `max_listed_peers` of a longer list.
 
-        Of a longer list each source gives as many as any other, as far as it has them: one that
-        registers thousands does not crowd out the rest.
+        Some who ask at nearly the same time get the very same answer.
         """
-        peers = [peer for peer in self._leases if peer != but]
+        if now_s >= self._chosen_until_s or not self._times_left:
+            self._chosen = dict.fromkeys(self._choose())
+            self._chosen_until_s = now_s + SHARED_S
+            self._times_left = MOST_SHARED
+            self._answer = None
+        self._times_left -= 1
+        if self._answer is None:
+            self._answer = PeerList(tuple(self._chosen))
+        return self._answer
+
+    def _choose(self) -> list[Address]:
+        """Each source gives as many as any other, as far as it has them.
+
+        So one that registers thousands does not crowd out the rest.
+        """
         most = self._tunables.max_listed_peers
-        if len(peers) <= most or len(self._per_source) == 1:
-            return self._rng.sample(peers, min(len(peers), most))
-        self._rng.shuffle(peers)
-        turns: Counter[str] = Counter()
-        in_turn = []
-        for peer in peers:
-            source = self._leases[peer].source
-            turns[source] += 1
-            in_turn.append((turns[source], peer))
-        in_turn.sort(key=lambda entry: entry[0])
-        return [peer for _, peer in in_turn[:most]]
+        sources = list(self._sources.values())
+        chosen: list[Address] = []
+        waiting = [list(peers) for peers in self._rng.sample(sources, min(len(sources), most))]
+        for peers in waiting:
+            self._rng.shuffle(peers)
+        while waiting and len(chosen) < most:
+            chosen += [peers.pop() for peers in waiting]
+            waiting = [peers for peers in waiting if peers]
+        return chosen[:most]

@@ -303,8 +303,9 @@ class SimulatedSeed:
 
     def register(self, peer: Address, boot_ms: int) -> list[Address]:
         """A peer renews its lease, and is given the list."""
-        self.directory.register(peer, boot_ms, self._world.now_s)
-        return self.directory.listed(but=peer)
+        now_s = self._world.now_s
+        self.directory.register(peer, boot_ms, now_s)
+        return [other for other in self.directory.listed(now_s).peers if other != peer]
 
     def accuse(self, peer: Address) -> None:
         """A report, a lost connection or a lapsed lease: try the peer before believing it."""

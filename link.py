@@ -51,13 +51,14 @@ class Connection:
                 small.append(data)
                 continue
             if small:
-                self._send_all(b"".join(small))
+                self.send_frames(b"".join(small))
                 small = []
-            self._send_all(data)
+            self.send_frames(data)
         if small:
-            self._send_all(b"".join(small))
+            self.send_frames(b"".join(small))
 
-    def _send_all(self, data: bytes) -> None:
+    def send_frames(self, data: bytes) -> None:
+        """Send what is encoded already. Raises OSError."""
         self._carrier.sendall(data)
         self.sent_bytes += len(data)
 

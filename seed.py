@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import settings
 from directory import Directory
@@ -45,7 +46,7 @@ from settings import CONFIG_FILE, LOG_FILE, Tunables
 from threads import Reception, Startable, Threads
 from tls import NotTrusted
 from trust import Trust
-from wire import Run
+from wire import Run, encode
 
 __all__ = [
     "AddressInUse",
@@ -63,6 +64,14 @@ PARALLEL_ATTEMPTS = 32  # lapsed peers tried at a time: 1,000 silent ones take a
 STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
 
 _log = logging.getLogger("peer-to-peer")
+
+
+@dataclass(eq=False, slots=True)
+class Guest:
+    """Who has connected, and as which peer it is registered over this connection."""
+
+    connection: Connection
+    peer: Address | None = None
 
 
 class Seed(Startable):
@@ -97,7 +106,9 @@ class Seed(Startable):
         self._tunables = tunables or Tunables()
         self._lock = threading.Lock()  # guards what follows
         self._directory = Directory(self._tunables, random.Random())
-        self._holders: dict[Connection, Address] = {}  # who is registered over which connection
+        self._listed = PeerList(())  # the latest answer to who asks, and how it looks on the wire
+        self._encoded = encode(self._listed)
+        self._guests: dict[Address, set[Guest]] = {}  # who is registered as which peer
         self._held = Tally()  # how many of them come from each source
         self._attempts = Budgets(self._tunables.attempts, self._tunables.attempts_per_s)
         self._refusals = Refusals(*OF_A_SEED)
@@ -148,15 +159,15 @@ class Seed(Startable):
             if not self._is_started or self._stopping.is_set():
                 return
             self._stopping.set()
-            registered = list(self._holders)
+            registered = [guest for guests in self._guests.values() for guest in guests]
         deadline_s = time.monotonic() + STOP_TIMEOUT_S
         try:
             settings.remove_seed(self._config, self._me)
         except OSError as error:
             _log.warning("%s stays listed in %s: %s", self._me, self._config, error)
         self._reception.abort()
-        for connection in registered:
-            connection.abort()
+        for guest in registered:
+            guest.connection.abort()
         self._threads.join(deadline_s)
         self._journal.record("stopped", reason=reason)
         self._journal.close()
@@ -171,7 +182,7 @@ class Seed(Startable):
     def peers(self) -> list[str]:
         """The addresses of the live peers; at most 1,000, at random, of a longer list."""
         with self._lock:
-            return [str(peer) for peer in self._directory.listed()]
+            return [str(peer) for peer in self._directory.listed(time.monotonic()).peers]
 
     def stats(self) -> dict[str, int]:
         """Counters since the start; their names say of what."""
@@ -182,7 +193,7 @@ class Seed(Startable):
 
     def handle_peer(self, connection: Connection) -> None:
         """Serve one connected peer until it parts; if it just vanishes, see whether it lives."""
-        registered: Register | None = None
+        guest = Guest(connection)
         limits = self._tunables
         try:
             try:
@@ -190,15 +201,15 @@ class Seed(Startable):
             except TimeoutError:
                 self._refuse("handshakes", connection.source, "it is too slow to speak")
                 raise
-            registered = self._answer(connection, first, None)
-            while registered is None:
+            self._answer(guest, first)
+            while guest.peer is None:
                 message = connection.receive_one(limits.handshake_timeout_s)
                 connection.socket.settimeout(limits.handshake_timeout_s)  # to read the answer
-                registered = self._answer(connection, message, None)
+                self._answer(guest, message)
             connection.socket.settimeout(2 * limits.lease_s)  # it renews far more often
             for items in connection.frames():
                 for item in items:
-                    registered = self._answer(connection, item, registered)
+                    self._answer(guest, item)
         except NotTrusted as error:
             self._refuse(CERTIFICATE, connection.source, reason_of(error))
         except WireError as error:
@@ -206,12 +217,10 @@ class Seed(Startable):
         except OSError as error:
             _log.debug("%s: a connection ended: %s", self._me, error)
         finally:
-            with self._lock:
-                if self._holders.pop(connection, None) is not None:
-                    self._held.change(connection.source, -1)
+            peer = self._part(guest)
             connection.close()
-        if registered is not None:
-            self._remove_if_dead(registered.address, "its connection was lost")
+        if peer is not None:
+            self._remove_if_dead(peer, "its connection was lost")
 
     def _expire(self) -> None:
         """Try the peers whose lease has lapsed, and look after certificates, until the end."""
@@ -230,62 +239,70 @@ class Seed(Startable):
 
     # ---- answers ----
 
-    def _answer(
-        self, connection: Connection, item: Message | Run, registered: Register | None
-    ) -> Register | None:
-        """Answer one message. Returns who is registered over this connection now."""
+    def _answer(self, guest: Guest, item: Message | Run) -> None:
+        """Answer one message."""
+        connection = guest.connection
         match item:
-            case Register(address, _) if registered is None or registered.address == address:
+            case Register(address, _) if guest.peer in (None, address):
                 connection.require(address)
-                is_listed = self._register(connection, item)
-                connection.send([self._list(but=address)])
-                return item if is_listed else registered
+                self._register(guest, item)
+                connection.send_frames(self._list())
             case ListPeers():
-                connection.send([self._list()])
+                connection.send_frames(self._list())
             case DeadReport(accused, reporter):
                 connection.require(reporter)
                 is_removed = self._judge(accused, reporter, connection.source)
                 connection.send([Verdict(accused, is_removed)])
             case Probe(number):
                 connection.send([Echo(number)])
-            case Bye() if registered is not None:
+            case Bye() if (peer := self._part(guest)) is not None:
                 if self._may_try(connection.source):  # anybody may say so
-                    self._remove_if_dead(registered.address, "it has left")
-                return None
+                    self._remove_if_dead(peer, "it has left")
+                connection.abort()
             case _:
                 raise WireError(f"{type(item).__name__}: not expected by a seed")
-        return registered
 
-    def _register(self, connection: Connection, register: Register) -> bool:
+    def _register(self, guest: Guest, register: Register) -> None:
         """List the peer or renew its lease; a new one only if it gives an echo."""
-        peer, source = register.address, connection.source
+        peer, source = register.address, guest.connection.source
         with self._lock:
             is_known = self._directory.boot_of(peer) == register.boot_ms
-            has_room = self._directory.has_room(peer, source) and self._may_hold(connection)
+            has_room = self._directory.has_room(peer, source) and self._may_hold(guest)
         if not has_room:
             self._refuse("registrations", source, f"{peer}: there are too many from there")
-            return False
+            return
         if not is_known and (fault := self._fault_of(peer, source)):
             self._refuse("registrations", source, f"{peer}: {fault}")
-            return False
+            return
         with self._lock:
             is_new = self._directory.register(peer, register.boot_ms, time.monotonic(), source)
             count = len(self._directory)
-            if connection not in self._holders:
-                self._held.change(connection.source, 1)
-            self._holders[connection] = peer
+            if guest.peer is None:
+                guest.peer = peer
+                self._guests.setdefault(peer, set()).add(guest)
+                self._held.change(source, 1)
             is_over = self._stopping.is_set()
-        self._reception.is_known(connection)
+        self._reception.is_known(guest.connection)
         if is_over:
-            connection.abort()
+            guest.connection.abort()
         if is_new:
             self._journal.record("peer_registered", peer=str(peer), peers=count)
-        return True
 
-    def _may_hold(self, connection: Connection) -> bool:
-        """Whether one more may be registered over a connection from there."""
-        held = self._held[connection.source]
-        return connection in self._holders or held < self._tunables.leases_per_source
+    def _may_hold(self, guest: Guest) -> bool:
+        """Whether the guest is registered, or one more may be from where it comes from."""
+        held = self._held[guest.connection.source]
+        return guest.peer is not None or held < self._tunables.leases_per_source
+
+    def _part(self, guest: Guest) -> Address | None:
+        """It is registered no more over this connection. Returns as which peer it was, if any."""
+        with self._lock:
+            peer, guest.peer = guest.peer, None
+            if peer is not None:
+                self._held.change(guest.connection.source, -1)
+                self._guests[peer].discard(guest)
+                if not self._guests[peer]:
+                    del self._guests[peer]
+        return peer
 
     def _fault_of(self, peer: Address, source: str) -> str:
         """Why the peer cannot be listed; empty if it can."""
@@ -309,9 +326,13 @@ class Seed(Startable):
             self._refuse("attempts", source, "it asks us to dial too much")
         return may_try
 
-    def _list(self, but: Address | None = None) -> PeerList:
+    def _list(self) -> bytes:
+        """The list as it is sent; encoded once for all who get the same."""
         with self._lock:
-            return PeerList(tuple(self._directory.listed(but)))
+            listed = self._directory.listed(time.monotonic())
+            if listed is not self._listed:
+                self._listed, self._encoded = listed, encode(listed)
+            return self._encoded
 
     def _judge(self, accused: Address, reporter: Address, source: str) -> bool:
         """A report of a death is only a hint. True if the accused is off the list."""
@@ -345,9 +366,9 @@ class Seed(Startable):
         with self._lock:
             is_removed = self._directory.remove(peer, boot_ms)
             count = len(self._directory)
-            holders = [c for c, held in self._holders.items() if held == peer and is_removed]
-        for holder in holders:
-            holder.abort()
+            guests = list(self._guests.get(peer, ())) if is_removed else []
+        for guest in guests:
+            guest.connection.abort()
         if is_removed and not self._stopping.is_set():
             self._journal.record("peer_removed", peer=str(peer), reason=reason, peers=count)
 

@@ -1,10 +1,12 @@
 """A seed's list: who is on it, for how long, and whose word takes a peer off."""
 
 import random
+from collections import Counter
 
 import pytest
 
-from directory import Directory
+from directory import MOST_SHARED, SHARED_S, Directory
+from messages import Address
 from pure import address
 from settings import Tunables
 
@@ -17,9 +19,13 @@ def directory() -> Directory:
     return Directory(LIMITS, random.Random(1))
 
 
+def listed(directory: Directory, now_s: float = 0) -> list[Address]:
+    return list(directory.listed(now_s).peers)
+
+
 def test_a_registered_peer_is_listed_and_nobody_else(directory: Directory) -> None:
     directory.register(PEER, 1, now_s=0)
-    assert directory.listed() == [PEER]
+    assert listed(directory) == [PEER]
     assert len(directory) == 1
     assert PEER in directory
     assert OTHER not in directory
@@ -46,7 +52,7 @@ def test_a_lease_lapses_when_it_is_not_renewed(directory: Directory) -> None:
 def test_a_lapsed_lease_alone_removes_nobody(directory: Directory) -> None:
     directory.register(PEER, 1, now_s=0)
     directory.lapsed(now_s=1000)
-    assert directory.listed() == [PEER]
+    assert listed(directory) == [PEER]
 
 
 def test_a_peer_that_answered_has_a_whole_lease_again(directory: Directory) -> None:
@@ -58,7 +64,7 @@ def test_a_peer_that_answered_has_a_whole_lease_again(directory: Directory) -> N
 
 def test_an_answer_does_not_list_who_was_not_listed(directory: Directory) -> None:
     directory.extend(PEER, 1, now_s=0)
-    assert directory.listed() == []
+    assert listed(directory) == []
 
 
 def test_an_answer_of_one_life_is_no_lease_for_another(directory: Directory) -> None:
@@ -71,10 +77,10 @@ def test_a_removed_peer_is_off_the_list_until_it_registers_again(directory: Dire
     directory.register(PEER, 1, now_s=0)
     assert directory.remove(PEER, 1)
     assert not directory.remove(PEER, 1)
-    assert directory.listed() == []
+    assert listed(directory) == []
     assert directory.lapsed(now_s=1000) == []
     assert directory.register(PEER, 1, now_s=10)
-    assert directory.listed() == [PEER]
+    assert listed(directory) == [PEER]
 
 
 def test_a_verdict_about_one_life_does_not_remove_another(directory: Directory) -> None:
@@ -84,7 +90,7 @@ def test_a_verdict_about_one_life_does_not_remove_another(directory: Directory) 
     assert accused == 1
     directory.register(PEER, 2, now_s=1)
     assert not directory.remove(PEER, accused)
-    assert directory.listed() == [PEER]
+    assert listed(directory) == [PEER]
     assert directory.boot_of(PEER) == 2
 
 
@@ -96,30 +102,59 @@ def test_a_life_is_known_only_of_who_is_listed(directory: Directory) -> None:
     assert directory.boot_of(PEER) is None
 
 
-def test_who_asks_is_not_told_of_itself(directory: Directory) -> None:
-    for peer in (PEER, OTHER):
-        directory.register(peer, 1, now_s=0)
-    assert directory.listed(but=PEER) == [OTHER]
-    assert sorted(directory.listed(but=address(3))) == [PEER, OTHER]
-
-
 def test_all_are_listed_up_to_a_thousand(directory: Directory) -> None:
     peers = [address(number) for number in range(1000)]
     for peer in peers:
         directory.register(peer, 1, now_s=0)
-    assert sorted(directory.listed()) == peers
-    assert directory.listed() != peers, "in random order"
+    assert sorted(listed(directory)) == peers
+    assert listed(directory) != peers, "in random order"
 
 
 def test_of_more_than_a_thousand_a_random_thousand_is_listed(directory: Directory) -> None:
     for number in range(3000):
         directory.register(address(number), 1, now_s=0)
-    first, second = directory.listed(), directory.listed()
+    first, second = listed(directory, now_s=1), listed(directory, now_s=2)
     assert len(first) == len(set(first)) == 1000
     assert set(first) != set(second)
     assert len(directory) == 3000
-    everybody = set().union(*(directory.listed() for _ in range(30)))
+    everybody = set().union(*(listed(directory, now_s) for now_s in range(30)))
     assert len(everybody) > 2990, "nobody is left out for good"
+
+
+def test_who_asks_at_nearly_the_same_time_is_told_the_same(directory: Directory) -> None:
+    for number in range(3000):
+        directory.register(address(number), 1, now_s=0)
+    first = directory.listed(now_s=1)
+    directory.register(address(3000), 1, now_s=1)
+    assert directory.listed(now_s=1 + SHARED_S / 2) is first
+    assert directory.listed(now_s=1 + SHARED_S) != first
+
+
+def test_of_very_many_who_ask_at_once_few_are_told_the_same(directory: Directory) -> None:
+    for number in range(3000):
+        directory.register(address(number), 1, now_s=0)
+    told = [directory.listed(now_s=1) for _ in range(2 * MOST_SHARED)]
+    assert len(set(told)) == 2
+
+
+def test_who_has_come_or_gone_since_is_known_at_once(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    assert listed(directory) == [PEER]
+    directory.register(OTHER, 1, now_s=0)
+    assert sorted(listed(directory)) == [PEER, OTHER]
+    directory.remove(PEER, 1)
+    assert listed(directory) == [OTHER]
+
+
+def test_who_has_gone_is_at_once_on_no_list_however_long(directory: Directory) -> None:
+    for number in range(3000):
+        directory.register(address(number), 1, now_s=0)
+    gone = listed(directory)[:10]
+    for peer in gone:
+        directory.remove(peer, 1)
+    assert len(listed(directory)) == 990
+    assert not set(gone) & set(listed(directory))
+    assert len(listed(directory, now_s=SHARED_S)) == 1000
 
 
 # ---- sources -------------------------------------------------------------------------------------
@@ -168,6 +203,22 @@ def test_a_source_that_registers_many_does_not_crowd_out_the_rest() -> None:
     few = [address(number) for number in range(100, 105)]
     for peer in few:
         directory.register(peer, 1, now_s=0, source="honest")
-    listed = directory.listed()
-    assert len(set(listed)) == len(listed) == 10
-    assert set(few) < set(listed)
+    told = listed(directory)
+    assert len(set(told)) == len(told) == 10
+    assert set(few) < set(told)
+
+
+@pytest.mark.parametrize("sizes", [[300, 300, 300], [1, 2, 300], [1] * 300, [5] * 30])
+def test_each_source_gives_as_many_as_any_other_as_far_as_it_has_them(sizes: list[int]) -> None:
+    directory = Directory(Tunables(max_listed_peers=100), random.Random(1))
+    source_of: dict[Address, int] = {}
+    for source, size in enumerate(sizes):
+        for _ in range(size):
+            peer = address(len(source_of))
+            source_of[peer] = source
+            directory.register(peer, 1, now_s=0, source=str(source))
+    given = Counter(source_of[peer] for peer in listed(directory))
+    assert given.total() == 100
+    most = max(given.values())
+    for source, size in enumerate(sizes):
+        assert given[source] >= min(size, most - 1)

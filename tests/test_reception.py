@@ -14,6 +14,7 @@ from link import Connection, ask, source_of
 from messages import (
     PROTOCOL_VERSION,
     Address,
+    Bye,
     DeadReport,
     Echo,
     Hello,
@@ -289,6 +290,20 @@ def test_one_connection_registers_one_peer(embedded: Embedded, strangers: Strang
     connection.send([Register(Address.parse(peers[1].address), boot_ms=1)])
     wait_until(lambda: is_closed(connection.socket), what="the end of the connection")
     wait_until(lambda: seed.peers() == [peers[0].address], what="a list of one")
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_who_has_said_goodbye_is_not_kept(
+    embedded: Embedded, strangers: Strangers, lives: bool
+) -> None:
+    """Nor taken off the list while it lives: anybody may say goodbye for it."""
+    seed, peer = embedded.seed(), embedded.peer()
+    connection = register(seed, peer.address, strangers)
+    if not lives:
+        peer.stop()
+    connection.send([Bye("leaving", is_leaving=True)])
+    wait_until(lambda: is_closed(connection.socket), what="the end of the connection")
+    assert seed.peers() == ([peer.address] if lives else [])
 
 
 class Forgetful:
