@@ -6,6 +6,7 @@ second.
 """
 
 import argparse
+import math
 import os
 import resource
 import socket
@@ -25,21 +26,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import named
 from figures import percentile
 from helpers import wait_until
-from link import Connection
+from link import ask
 from machine import Row, cpu_s, let_pass, peak_rss_kib, rss_kib
-from messages import Address, Bye, Echo, PeerList, Probe, Register
+from messages import Address, ListPeers
 from peer import Message, Peer
 from programs import Programs
 from seed import Seed
-from wire import encode, type_of_kind
+from village import Inhabitant, Schedule, Village
+from wire import encode
 
 PATIENCE_S = 120.0
 FEW = 16  # peers whose traffic is measured
 SETTLE_S = 10.0  # until their links and their tree have come to rest
 PAYLOAD_BYTES = 100
 SWITCH = "how long a thread may run while others wait (0.1; Python's own default is 0.005)"
-CLIENTS = 8  # threads that register peers, and as many that answer the seed
+VILLAGES = 2  # processes full of peers that register
 COMERS = 5_000  # that register after the first, and leave at once
+
+Act = Callable[[Inhabitant], None]
 
 
 # ---- what travels
@@ -162,8 +166,8 @@ def is_one_network(peers: list[Peer]) -> bool:
 
 
 def seed(options: argparse.Namespace) -> Iterator[Row]:
-    """A seed with thousands of peers on its list, and a stream of further registrations."""
-    allow_open_files(2 * options.registered + 100)
+    """A seed with thousands of peers on its list, that renew, and a stream of newcomers."""
+    allow_open_files(2 * options.registered + 1000)
     with tempfile.TemporaryDirectory() as folder:
         programs = Programs(Path(folder))
         try:
@@ -177,115 +181,45 @@ def seed(options: argparse.Namespace) -> Iterator[Row]:
 def seed_load(programs: Programs, options: argparse.Namespace) -> Iterator[Row]:
     seed = programs.seed("--log", "/dev/null")
     pid, address = seed.process.pid, Address.parse(seed.address)
+    count = options.registered
     yield named.figure("memory of a seed that nobody knows", rss_kib(pid) / 1024, "MiB")
-    with Hosts(address) as hosts, ThreadPoolExecutor(CLIENTS) as clients:
-        began_s, spent_s = time.monotonic(), cpu_s(pid)
-        list(clients.map(hosts.register, range(options.registered)))
-        passed_s = time.monotonic() - began_s
+    with ExitStack() as stack:
+        villages = [stack.enter_context(Village(address)) for _ in range(VILLAGES)]
+
+        def load(what: str, act: Act, numbers: range, per_s: float) -> Iterator[Row]:
+            began_s, spent_s = time.monotonic(), cpu_s(pid)
+            delays_s = all_do(villages, act, numbers, per_s)
+            passed_s, spent_s = time.monotonic() - began_s, cpu_s(pid) - spent_s
+            yield named.figure(f"{what} made", len(delays_s) / passed_s, "per second")
+            yield named.figure(f"{what}: one took, p50", percentile(delays_s, 50) * 1000, "ms")
+            yield named.figure(f"{what}: one took, p99", percentile(delays_s, 99) * 1000, "ms")
+            cost_us = spent_s / len(delays_s) * 1e6
+            yield named.figure(f"{what}: processor time of the seed for one", cost_us, "µs")
+
+        yield from load("first registrations", Inhabitant.register, range(count), math.inf)
         let_pass(1)  # what it printed is read by then
         listed = seed.all("peer_registered")[-1]["peers"]
         yield named.figure("peers on the list, and connected", listed, "")
-        yield named.figure("they registered", options.registered / passed_s, "per second")
-        yield named.figure(
-            "processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%"
-        )
         yield named.figure("memory of the seed then", rss_kib(pid) / 1024, "MiB")
-        yield named.figure("bytes of its answer to each", hosts.answer_bytes, "bytes")
-
-        began_s, spent_s = time.monotonic(), cpu_s(pid)
-        delays_s = list(clients.map(partial(come_and_go, hosts, began_s, options), range(COMERS)))
-        passed_s = time.monotonic() - began_s
-        yield named.figure("further registrations asked for", options.rate, "per second")
-        yield named.figure("further registrations made", COMERS / passed_s, "per second")
-        yield named.figure("one took, p50", percentile(delays_s, 50) * 1000, "ms")
-        yield named.figure("one took, p99", percentile(delays_s, 99) * 1000, "ms")
+        answer = encode(ask(address, ListPeers(), PATIENCE_S, None))
+        yield named.figure("bytes of its answer to each", len(answer), "bytes")
         yield named.figure(
-            "processor time of the seed for it", (cpu_s(pid) - spent_s) / passed_s * 100, "%"
+            "renewals, and further registrations asked for", options.rate, "per second"
         )
+        yield from load("renewals", Inhabitant.renew, range(count), options.rate)
+        comers = range(count, count + COMERS)
+        yield from load("further registrations", Inhabitant.visit, comers, options.rate)
         yield named.figure("most memory the seed ever held", peak_rss_kib(pid) / 1024, "MiB")
 
 
-def come_and_go(hosts: "Hosts", began_s: float, options: argparse.Namespace, index: int) -> float:
-    """At its time one more registers, and leaves; gives how long it waited for the list."""
-    due_s: float = began_s + index / options.rate
-    time.sleep(max(0.0, due_s - time.monotonic()))
-    asked_s = time.monotonic()
-    number = options.registered + index
-    hosts.register(number)
-    passed_s = time.monotonic() - asked_s
-    hosts.leave(number)
-    return passed_s
-
-
-class Hosts:
-    """Thousands of peers, as a seed sees them: each has an address of its own, and gives an echo.
-
-    All are of this machine: every address that begins with 127 is.
-    """
-
-    def __init__(self, seed: Address) -> None:
-        self.answer_bytes = 0
-        self._seed = seed
-        self._links: dict[str, socket.socket] = {}  # by host; who is not here gives no echo
-        self._listener = socket.socket()
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-        self._listener.bind(("0.0.0.0", 0))  # every address, but of the loopback alone
-        self._listener.listen(1024)
-        self._port = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._echo, name="echo") for _ in range(CLIENTS)]
-
-    def __enter__(self) -> "Hosts":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        self._listener.close()
-        for link in self._links.values():
-            link.close()
-
-    def register(self, number: int) -> None:
-        """Connect and register; the list that is answered is read, but not understood.
-
-        So the machine is left to the seed.
-        """
-        host = host_of(number)
-        link = socket.create_connection(self._seed, PATIENCE_S, source_address=(host, 0))
-        self._links[host] = link
-        boot_ms = time.time_ns() // 1_000_000
-        link.sendall(encode(Register(Address(host, self._port), boot_ms)))
-        with link.makefile("rb") as answer:
-            size = int.from_bytes(answer.read(4), "big")
-            kind = type_of_kind.get(answer.read(1)[0])
-            assert kind is PeerList, f"expected a list of peers, got {kind}"
-            answer.read(size - 1)
-        self.answer_bytes = 4 + size
-
-    def leave(self, number: int) -> None:
-        """Say goodbye, and answer nobody any more."""
-        link = self._links.pop(host_of(number))
-        link.sendall(encode(Bye("leaving", is_leaving=True)))
-        link.close()
-
-    def _echo(self) -> None:
-        """Answer who tries an address, until the listener is closed."""
-        while True:
-            try:
-                connection = Connection(self._listener.accept()[0])
-            except OSError:
-                return
-            if connection.socket.getsockname()[0] in self._links:
-                probe = connection.receive_one(PATIENCE_S)
-                assert isinstance(probe, Probe), f"expected a probe, got {probe!r:.80}"
-                connection.send([Echo(probe.number)])
-            connection.close()
-
-
-def host_of(number: int) -> str:
-    return f"127.{1 + number // 62_500}.{number // 250 % 250}.{1 + number % 250}"
+def all_do(villages: list[Village], act: Act, numbers: range, per_s: float) -> list[float]:
+    """Have the peers do it at that rate; gives how long each waited for its answer."""
+    began_s, interval_s = time.monotonic(), len(villages) / per_s
+    working = [
+        village.begin(act, Schedule(numbers[n :: len(villages)], began_s, interval_s))
+        for n, village in enumerate(villages)
+    ]
+    return [delay_s for done in working for delay_s in done.result(PATIENCE_S)]
 
 
 def allow_open_files(count: int) -> None:
