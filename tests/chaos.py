@@ -264,7 +264,8 @@ class Chaos:
         everybody = [*self._seeds, *self._peers]
         while self._due or any(program.ill_since_s is not None for program in everybody):
             self._pause(0.05)
-        self._pause(2 * self._say_interval_s)  # so that every life has said something
+        while not all(peer.said for peer in self._peers):  # by this its life is known to others
+            self._pause(0.05)
 
     def _pause(self, pause_s: float) -> None:
         """Let time pass: what is due is done, and peers say their messages."""
@@ -276,12 +277,15 @@ class Chaos:
                     self._due.remove(entry)
                     entry[2]()
             self._say(now_s)
+            self._sample(now_s)
             let_pass(0.01)
 
     def _say(self, now_s: float) -> None:
         """Whose turn it is says a message. One after the other: all at once would be a jam."""
-        if now_s >= self._next_s:
-            self._next_s = now_s + self._say_interval_s / len(self._peers)
+        turn_s = self._say_interval_s / len(self._peers)
+        self._next_s = max(self._next_s, now_s - self._say_interval_s)  # one each, at the most
+        while now_s >= self._next_s:
+            self._next_s += turn_s
             peer = self._peers[self._turn]
             self._turn = (self._turn + 1) % len(self._peers)
             if peer.process is not None and peer.ill_since_s is None:
@@ -291,6 +295,9 @@ class Chaos:
                     assert peer.process.stdin is not None
                     peer.process.stdin.write(b"number %d\n" % peer.said)
                     peer.process.stdin.flush()
+
+    def _sample(self, now_s: float) -> None:
+        """Note how large everybody is."""
         if now_s >= self._sampled_s + SAMPLE_INTERVAL_S:
             self._sampled_s = now_s
             for program in [*self._seeds, *self._peers]:
