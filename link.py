@@ -25,6 +25,7 @@ _log = logging.getLogger("peer-to-peer")
 USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)  # here
 LARGE_BYTES = 16 << 10  # more than that is sent as it lies: to copy it would cost more than a call
 BACKLOG = 512  # connections the kernel holds for us while we accept others
+LOOK_TIMEOUT_S = 0.001  # for what has arrived already
 PARTING_TIMEOUT_S = 1.0  # for whom we do not trust to read why
 
 
@@ -318,11 +319,38 @@ def ask(address: Address, message: Message, timeout_s: float, trust: Trust | Non
         connection.close()
 
 
-def try_address(address: Address, timeout_s: float, trust: Trust | None) -> Tried:
-    """Whether a live process answers there: a stopped one is connected to, but cannot echo."""
+def try_address(address: Address, timeout_s: float, trust: Trust | None, tries: int = 1) -> Tried:
+    """Whether a live process answers there: a stopped one is connected to, but cannot echo.
+
+    Silence has so many chances, each over a connection of its own. Those before it stay open: an
+    echo that comes late, on any of them, is an echo.
+    """
     number = random.getrandbits(63)
+    asked: list[Connection] = []
     try:
-        reply = ask(address, Probe(number), timeout_s, trust)
+        for _ in range(tries):
+            outcome = _try_once(address, number, timeout_s, trust, asked)
+            if outcome is not Tried.SILENT:
+                return outcome
+            if any(_has_echoed(connection, number) for connection in asked):
+                return Tried.ECHOED
+        return Tried.SILENT
+    finally:
+        for connection in asked:
+            connection.close()
+
+
+def _try_once(
+    address: Address,
+    number: int,
+    timeout_s: float,
+    trust: Trust | None,
+    asked: list[Connection],
+) -> Tried:
+    """Try it over one more connection, which joins those that were asked."""
+    try:
+        asked.append(dial(address, timeout_s, trust))
+        reply = asked[-1].ask(Probe(number), timeout_s)
     except ConnectionRefusedError:
         return Tried.REFUSED
     except NotTrusted:
@@ -332,6 +360,13 @@ def try_address(address: Address, timeout_s: float, trust: Trust | None) -> Trie
     except OSError as error:
         return Tried.UNTRIED if error.errno in USED_UP else Tried.SILENT
     return Tried.ECHOED if reply == Echo(number) else Tried.SILENT
+
+
+def _has_echoed(connection: Connection, number: int) -> bool:
+    try:
+        return connection.receive_one(LOOK_TIMEOUT_S) == Echo(number)
+    except (OSError, WireError):
+        return False
 
 
 def advertised(bound: Address, advertise: str | None, trust: Trust | None) -> Address:

@@ -312,11 +312,7 @@ class Seed(Startable):
 
     def _try(self, peer: Address) -> Tried:
         """Whether the peer lives. Silence has further chances."""
-        for _ in range(TRIES):
-            outcome = try_address(peer, self._tunables.probe_timeout_s, self._trust)
-            if outcome is not Tried.SILENT:
-                return outcome
-        return Tried.SILENT
+        return try_address(peer, self._tunables.probe_timeout_s, self._trust, TRIES)
 
     def _may_try(self, source: str) -> bool:
         """Whether that source may have us dial once more."""

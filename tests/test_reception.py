@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -341,3 +341,52 @@ def test_two_lost_packets_take_no_live_peer_off_the_list(
     report = DeadReport(peer.address, Address("127.0.0.1", 1))
     assert reporter.ask(report, timeout_s=20) == Verdict(peer.address, not lives)
     peer.close()
+
+
+class Slow:
+    """Echoes to whoever dials it, but takes its time."""
+
+    def __init__(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+        self._closing = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Address("127.0.0.1", self._listener.getsockname()[1])
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection = Connection(self._listener.accept()[0])
+                self._threads.append(threading.Thread(target=self._echo, args=(connection,)))
+                self._threads[-1].start()
+
+    def _echo(self, connection: Connection) -> None:
+        with suppress(OSError):
+            probe = connection.receive_one(20)
+            assert isinstance(probe, Probe)
+            self._closing.wait(self._delay_s)
+            connection.send([Echo(probe.number)])
+        connection.close()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(20)
+        for thread in self._threads[1:]:
+            thread.join(20)
+        self._listener.close()
+
+
+@pytest.mark.parametrize(("delay_s", "lives"), [(1.5, True), (30, False)])
+def test_an_echo_that_comes_while_the_seed_tries_again_is_an_echo(
+    embedded: Embedded, strangers: Strangers, delay_s: float, lives: bool
+) -> None:
+    """As of a live peer on a machine that is too small: each try alone would find it silent."""
+    seed = embedded.seed()
+    peer = Slow(delay_s)
+    try:
+        register(seed, str(peer.address), strangers)
+        assert seed.peers() == ([str(peer.address)] if lives else [])
+    finally:
+        peer.close()
