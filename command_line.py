@@ -264,6 +264,7 @@ class Running(contextlib.ExitStack):
         self._lock = threading.Lock()  # guards what follows
         self._reload: Callable[[], object] | None = None
         self._was_hung_up = False
+        self._kill: Callable[[], object] | None = None
 
     def begin(self, start: Callable[[], object], stop: Callable[[str], object]) -> None:
         """Start it, to be stopped at the end, which waits for that. If that has come: SystemExit.
@@ -275,6 +276,15 @@ class Running(contextlib.ExitStack):
                 raise SystemExit(SUCCESS)
             start()
             self.callback(stop, "told to stop")
+
+    def kill_with(self, kill: Callable[[], object]) -> None:
+        """Do this, which must not wait for anybody, when all that was begun does not stop."""
+        self._kill = kill
+
+    def kill(self) -> None:
+        """The time for the end is over."""
+        if self._kill is not None:
+            self._kill()
 
     def close(self) -> None:
         """The end: stop what was begun, the last first; nothing more begins."""
@@ -328,6 +338,7 @@ def run(program: Callable[[Running], int]) -> int:
         closer.join(CLOSING_TIMEOUT_S)
     code = codes[0] if codes else SUCCESS
     if closer.is_alive():
+        running.kill()
         os._exit(code)  # Python's own end would wait for the same as the closer does
     return code
 

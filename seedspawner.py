@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -50,6 +50,11 @@ from threads import Threads
 FOLDER = Path(__file__).parent
 MAP_PORT = 8000
 STOP_TIMEOUT_S = 1.7  # for the peers to stop by themselves; two seconds are promised for all
+KILL_TIMEOUT_S = 0.3  # for a process that is being started just then
+MAX_STARTING = 8  # processes at a time; more would only take each other's time
+START_TIMEOUT_S = 10.0  # one that does not get ready holds up the others for so long
+HELLO_INTERVAL_S = 5.0  # as peers started by hand
+MAX_HELLOS_PER_S = 5.0  # of all peers: everybody hears each, so it is the square that costs
 SEEN_MESSAGES = 10_000  # remembered, so that one that many peers hear is shown once
 
 
@@ -93,6 +98,7 @@ def _program(running: Running) -> int:
         arguments.count = answer(Prompt("How many seeds", 3), count_number, arguments.json)
     network = Network(arguments)
     running.begin(network.start, network.stop)
+    running.kill_with(network.kill)
     network.fill()
     running.reload_with(network.reload)
     tell_manager("READY=1")
@@ -107,7 +113,7 @@ class Child:
     program: str
     host: str
     port: int
-    has_spoken: bool = False  # before that it has begun nothing that is to be ended
+    is_starting: bool = True  # it has not said a word, so it has begun nothing
 
 
 class Network:
@@ -121,7 +127,9 @@ class Network:
         self._seeding = threading.Lock()  # held while a seed starts; guards the seeds
         self._seeds: list[Seed] = []
         self._lock = threading.Lock()  # guards what follows; nothing is shown while it is held
+        self._has_room = threading.Condition(self._lock)  # one more may start
         self._children: list[Child] = []
+        self._starting = 0
         self._seen: deque[tuple[str, int]] = deque(maxlen=SEEN_MESSAGES)
 
     def start(self) -> None:
@@ -131,14 +139,16 @@ class Network:
             Path(self._arguments.log).write_bytes(b"")
 
     def fill(self) -> None:
-        """Start its seeds, then its peers; none once it is told to stop."""
+        """Start its seeds, then its map and its peers; none once it is told to stop."""
+        arguments = self._arguments
         with _explaining_faults():
             self._start_seeds()
-        peer_ports = count(self._arguments.peer_base_port)
-        for _ in range(self._arguments.peers):
-            self._start_process("peer", self._arguments.host, peer_ports)
-        if self._arguments.map is not None:
-            self._start_process("dashboard", "localhost", count(self._arguments.map))
+        if arguments.map is not None:  # before the peers, so that they are seen to come
+            self._start_process("dashboard", "localhost", count(arguments.map))
+        peer_ports = count(arguments.peer_base_port)
+        hello = ["--gossip-every", f"{hello_interval_s(arguments.peers):g}"]
+        for _ in range(arguments.peers):
+            self._start_process("peer", arguments.host, peer_ports, hello)
 
     def reload(self) -> None:
         """Let every seed and peer read its files again."""
@@ -155,8 +165,9 @@ class Network:
         deadline_s = time.monotonic() + STOP_TIMEOUT_S
         with self._lock:
             self._stopping.set()
+            self._has_room.notify_all()
         for child in self._children:
-            child.process.terminate() if child.has_spoken else child.process.kill()
+            child.process.kill() if child.is_starting else child.process.terminate()
         self._threads.start("stop seeds", self._stop_seeds, reason)
         for child in self._children:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -166,6 +177,15 @@ class Network:
         for child in self._children:
             child.process.wait()
         self._threads.join(deadline_s)
+
+    def kill(self) -> None:
+        """End every process at once: there was no time to do it well."""
+        self._stopping.set()
+        is_mine = self._lock.acquire(timeout=KILL_TIMEOUT_S)  # so that none is being started
+        for child in list(self._children):
+            child.process.kill()
+        if is_mine:
+            self._lock.release()
 
     def _stop_seeds(self, reason: str) -> None:
         """All at once, for each may have to wait for peers that hang."""
@@ -199,44 +219,63 @@ class Network:
     def _say_skipped(self, port: int) -> None:
         self._screen.say(f"port {port} is in use: skipped")
 
-    def _start_process(self, program: str, host: str, ports: Iterator[int]) -> None:
+    def _start_process(
+        self, program: str, host: str, ports: Iterator[int], further: Sequence[str] = ()
+    ) -> None:
         """A peer or a dashboard, on the next of the ports that is free at the host."""
         port = self._next_free_port(host, ports)
         arguments = self._arguments
-        command = [sys.executable, str(FOLDER / f"{program}.py"), str(port), "--json"]
+        command = [sys.executable, str(FOLDER / f"{program}.py"), str(port), "--json", *further]
         command += ["--host", arguments.host]
         command += ["--config", arguments.config, "--log", arguments.log]
         command += ["--verbose"] if arguments.verbose else []
         command += ["--tls", arguments.tls] if arguments.tls else []
         with self._lock:
+            self._has_room.wait_for(self._may_start, START_TIMEOUT_S)
             if self._stopping.is_set():
                 return
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             child = Child(process, program, host, port)
             self._children.append(child)
-        self._threads.start(f"{program} {port}", self._look_after, child, ports)
+            self._starting += 1
+        self._threads.start(f"{program} {port}", self._look_after, child, ports, further)
+
+    def _may_start(self) -> bool:
+        return self._starting < MAX_STARTING or self._stopping.is_set()
+
+    def _has_started(self, child: Child) -> None:
+        """Or has ended before."""
+        with self._lock:
+            if child.is_starting:
+                child.is_starting = False
+                self._starting -= 1
+                self._has_room.notify()
 
     def _next_free_port(self, host: str, ports: Iterator[int]) -> int:
         while not _is_free(host, port := _next_port(ports)):
             self._say_skipped(port)
         return port
 
-    def _look_after(self, child: Child, ports: Iterator[int]) -> None:
+    def _look_after(self, child: Child, ports: Iterator[int], further: Sequence[str]) -> None:
         """Show what a process reports until it ends; see to it if that was not our doing."""
         assert child.process.stdout is not None, "its output is a pipe"
+        has_spoken = False
         with child.process.stdout as lines:
             for line in lines:
-                child.has_spoken = True
+                if not has_spoken:
+                    self._has_started(child)
+                has_spoken = True
                 if self._arguments.json:
                     self._screen.write(line.decode().rstrip("\n"))
                 else:
                     self._show(json.loads(line))
         code = child.process.wait()
+        self._has_started(child)
         if self._stopping.is_set():
             return
-        if code == BAD_INPUT and not child.has_spoken and not _is_free(child.host, child.port):
+        if code == BAD_INPUT and not has_spoken and not _is_free(child.host, child.port):
             self._say_skipped(child.port)  # somebody was faster
-            self._start_process(child.program, child.host, ports)
+            self._start_process(child.program, child.host, ports, further)
         else:
             what = f"the {child.program} on port {child.port}"
             self._screen.say(f"{what} ended with exit code {code}")
@@ -252,6 +291,11 @@ class Network:
                     return
                 self._seen.append(message)
         self._screen.show(event)
+
+
+def hello_interval_s(peers: int) -> float:
+    """How often each of so many peers on one machine says hello."""
+    return max(HELLO_INTERVAL_S, peers / MAX_HELLOS_PER_S)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import pytest
 
 from helpers import free_port, free_ports, let_pass, wait_until
 from programs import Programs
+from seedspawner import MAX_STARTING, hello_interval_s
 from visits import served, visit
 
 
@@ -70,6 +71,30 @@ def test_it_starts_peers_as_well(programs: Programs) -> None:
     )
     speakers = {line.split(" ")[2] for line in programs.logged("peer_list")}
     assert f"127.0.0.1:{peer_base}" in speakers
+
+
+def test_few_peers_start_at_a_time(programs: Programs) -> None:
+    """All at once they would only take each other's time, and that of those that are there."""
+    programs.start(
+        *("seedspawner.py", 1, "--base-port", free_ports(8)),
+        *("--peers", 20, "--peer-base-port", free_ports(24)),
+    )
+    most = 0
+
+    def are_all_there() -> bool:
+        nonlocal most
+        started = sum("peer.py" in command for command in programs.left_behind().values())
+        ready = len(programs.logged("listening")) - 1
+        most = max(most, started - ready)
+        return ready == 20
+
+    wait_until(are_all_there, what="twenty peers")
+    assert 1 < most <= MAX_STARTING
+
+
+@pytest.mark.parametrize(("peers", "interval_s"), [(1, 5), (25, 5), (50, 10), (300, 60)])
+def test_many_peers_say_hello_less_often(peers: int, interval_s: float) -> None:
+    assert hello_interval_s(peers) == interval_s
 
 
 def test_the_peers_it_starts_are_full_members(programs: Programs) -> None:

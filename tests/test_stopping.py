@@ -166,6 +166,30 @@ def test_the_seedspawner_stops_although_nobody_reads_what_it_shows(
     assert how == "kill" or programs.listed() == []
 
 
+def test_what_does_not_stop_in_time_is_killed(programs: Programs) -> None:
+    """For a machine so busy that not even the stopping gets anywhere."""
+    hanging = programs.folder / "hanging.py"
+    hanging.write_text(
+        "import sys, threading, command_line\n"
+        "def program(running):\n"
+        "    never = threading.Event()\n"
+        "    running.begin(lambda: None, lambda reason: never.wait())\n"
+        "    running.kill_with(lambda: print('killed', flush=True))\n"
+        "    print('ready', flush=True)\n"
+        "    command_line.wait_for_ever()\n"
+        "sys.exit(command_line.run(program))\n"
+    )
+    environment = {**programs.environment, "PYTHONPATH": str(programs.root)}
+    with subprocess.Popen(
+        [sys.executable, hanging], env=environment, stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"ready\n"
+        program.terminate()
+        assert program.wait(STOP_LIMIT_S) == 0
+        assert program.stdout.read() == b"killed\n"
+
+
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("processes", [2, 4, 6])
 def test_the_seedspawner_stopped_while_it_starts_peers_leaves_none(
