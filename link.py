@@ -116,16 +116,17 @@ class Connection:
         deadline_s = time.monotonic() + timeout_s
         if trust is not None:
             self.secure(trust, None, timeout_s)
-        else:
-            self.socket.settimeout(timeout_s)
-            if self.socket.recv(1, socket.MSG_PEEK) == bytes([TLS_HANDSHAKE]):
-                error = NotTrusted(
-                    "it speaks TLS: was this program started without --tls?",
-                    "here nobody speaks TLS: start without --tls",
-                )
-                self._turn_away(error)
-                raise error
-        return self.receive_one(time_left(deadline_s))
+        try:
+            return self.receive_one(time_left(deadline_s))
+        except WireError:
+            if trust is not None or not self._frames.begins_with(TLS_HANDSHAKE):
+                raise
+        error = NotTrusted(
+            "it speaks TLS: was this program started without --tls?",
+            "here nobody speaks TLS: start without --tls",
+        )
+        self._turn_away(error)
+        raise error
 
     def receive_one(self, timeout_s: float) -> Message:
         """The next message, whole within the time-out. Raises NotTrusted, OSError, WireError."""

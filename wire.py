@@ -303,6 +303,10 @@ class FrameBuffer:
         self._start = at
         return items
 
+    def begins_with(self, byte: int) -> bool:
+        """Whether that is the first byte of what was received and not given out."""
+        return self._start < self._end and self._data[self._start] == byte
+
     def _make_room(self) -> None:
         """Move the unfinished frame to the front, and see that all of it fits behind that."""
         rest = memoryview(self._data)[self._start : self._end]
