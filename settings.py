@@ -80,7 +80,7 @@ class Tunables:
     lease_s: float = 90.0  # a peer that does not renew is looked at, and removed if dead
     renew_interval_s: float = 30.0  # three chances within a lease
     max_listed_peers: int = 1000  # handed out at random of a longer list
-    max_leases: int = 20_000  # a peer costs a seed a thread as well: far more than one can serve
+    max_leases: int = 20_000  # each costs a seed a thread and some 30 KiB: 600 MB then
     leases_per_source: int = 5000  # of one address: more peers than one machine can run
     attempts: int = 10_000  # peers tried for one address at once (twice what it may register),
     attempts_per_s: float = 20.0  # and then so many a second: a seed is no tool to dial others
