@@ -54,7 +54,7 @@ KILL_TIMEOUT_S = 0.3  # for a process that is being started just then
 MAX_STARTING = 8  # processes at a time; more would only take each other's time
 START_TIMEOUT_S = 10.0  # one that does not get ready holds up the others for so long
 HELLO_INTERVAL_S = 5.0  # as peers started by hand
-MAX_HELLOS_PER_S = 5.0  # of all peers: everybody hears each, so it is the square that costs
+MAX_HELLOS_HEARD_PER_S = 200  # by all peers: everybody hears each, so it is the square that costs
 SEEN_MESSAGES = 10_000  # remembered, so that one that many peers hear is shown once
 
 
@@ -295,7 +295,7 @@ class Network:
 
 def hello_interval_s(peers: int) -> float:
     """How often each of so many peers on one machine says hello."""
-    return max(HELLO_INTERVAL_S, peers / MAX_HELLOS_PER_S)
+    return max(HELLO_INTERVAL_S, peers**2 / MAX_HELLOS_HEARD_PER_S)
 
 
 @contextlib.contextmanager
