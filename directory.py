@@ -6,6 +6,7 @@ and a lapsed lease are each only a reason to try.
 """
 
 import random
+from collections import deque
 from dataclasses import dataclass
 
 from messages import Address, PeerList
@@ -13,6 +14,11 @@ from settings import Tunables
 
 SHARED_S = 0.1  # so long the same list is given to all who ask: it takes a millisecond to make one,
 MOST_SHARED = 100  # but not to more, or of a thousand who start at once all would dial the same few
+
+# Where processors or lines are too busy, live peers fall silent: so a seed learns whether they are.
+SLOW_ECHOES = 3  # so many that took more than half the time there is; one was but a lost packet
+SLOW_FOR_S = 10.0  # before now
+DOUBT_S = 12.0  # then who is silent is tried again and again for so long, and only then removed
 
 
 @dataclass(slots=True)
@@ -22,6 +28,7 @@ class Lease:
     boot_ms: int  # which life of the peer this is
     ends_s: float
     source: str  # where it was registered from first
+    silent_since_s: float | None = None  # it gave no echo, at a time when echoes are slow
 
 
 class Directory:
@@ -36,6 +43,7 @@ class Directory:
         self._chosen_until_s = float("-inf")
         self._times_left = 0
         self._answer: PeerList | None = None  # and as it is handed out, until that changes
+        self._slow_s: deque[float] = deque(maxlen=SLOW_ECHOES)  # when echoes were slow
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -88,6 +96,25 @@ class Directory:
         """The peer was tried and answered: it has a whole lease again."""
         if self.boot_of(peer) == boot_ms:
             self._leases[peer].ends_s = now_s + self._tunables.lease_s
+            self._leases[peer].silent_since_s = None
+
+    def echo_took(self, echo_s: float, now_s: float) -> None:
+        """Some peer was tried and answered, after so long."""
+        if echo_s > self._tunables.probe_timeout_s / 2:
+            self._slow_s.append(now_s)
+
+    def doubt(self, peer: Address, boot_ms: int, now_s: float) -> bool:
+        """The peer was tried and gave no echo. True if it is to be tried again: it has lapsed."""
+        is_slow = len(self._slow_s) == SLOW_ECHOES and now_s < self._slow_s[0] + SLOW_FOR_S
+        if not is_slow or self.boot_of(peer) != boot_ms:
+            return False
+        lease = self._leases[peer]
+        if lease.silent_since_s is None:
+            lease.silent_since_s = now_s
+        if now_s >= lease.silent_since_s + DOUBT_S:
+            return False
+        lease.ends_s = now_s
+        return True
 
     def lapsed(self, now_s: float) -> list[Address]:
         """The peers whose lease has ended without renewal: to be tried."""

@@ -312,7 +312,13 @@ class Seed(Startable):
 
     def _try(self, peer: Address) -> Tried:
         """Whether the peer lives. Silence has further chances."""
-        return try_address(peer, self._tunables.probe_timeout_s, self._trust, TRIES)
+        began_s = time.monotonic()
+        outcome = try_address(peer, self._tunables.probe_timeout_s, self._trust, TRIES)
+        if outcome is Tried.ECHOED:
+            now_s = time.monotonic()
+            with self._lock:
+                self._directory.echo_took(now_s - began_s, now_s)
+        return outcome
 
     def _may_try(self, source: str) -> bool:
         """Whether that source may have us dial once more."""
@@ -350,10 +356,12 @@ class Seed(Startable):
         outcome = self._try(peer)
         if outcome is Tried.UNTRIED:
             return False
-        if outcome is Tried.ECHOED:
-            with self._lock:
+        with self._lock:
+            if outcome is Tried.ECHOED:
                 self._directory.extend(peer, boot_ms, time.monotonic())
-            return False
+                return False
+            if outcome is Tried.SILENT and self._directory.doubt(peer, boot_ms, time.monotonic()):
+                return False
         self._remove(peer, boot_ms, f"{why}, and {_FOUND[outcome]}")
         return True
 

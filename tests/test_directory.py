@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from directory import MOST_SHARED, SHARED_S, Directory
+from directory import DOUBT_S, MOST_SHARED, SHARED_S, SLOW_ECHOES, SLOW_FOR_S, Directory
 from messages import Address
 from pure import address
 from settings import Tunables
@@ -222,3 +222,54 @@ def test_each_source_gives_as_many_as_any_other_as_far_as_it_has_them(sizes: lis
     most = max(given.values())
     for source, size in enumerate(sizes):
         assert given[source] >= min(size, most - 1)
+
+
+# ---- doubts --------------------------------------------------------------------------------------
+
+
+def slow(directory: Directory, now_s: float, echoes: int = SLOW_ECHOES) -> None:
+    for _ in range(echoes):
+        directory.echo_took(0.6 * LIMITS.probe_timeout_s, now_s)
+
+
+def test_a_silent_peer_is_not_tried_again_while_echoes_are_quick(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    for _ in range(100):
+        directory.echo_took(0.4 * LIMITS.probe_timeout_s, now_s=1)
+    slow(directory, now_s=1, echoes=SLOW_ECHOES - 1)  # a packet is lost now and then
+    assert not directory.doubt(PEER, 1, now_s=1)
+
+
+def test_while_echoes_are_slow_a_silent_peer_is_tried_again_for_a_while(
+    directory: Directory,
+) -> None:
+    directory.register(PEER, 1, now_s=0)
+    for now_s in (5.0, 5.0, 9.0, 5.0 + DOUBT_S - 0.1):  # some at once: many report a death
+        slow(directory, now_s)
+        assert directory.doubt(PEER, 1, now_s)
+        assert directory.lapsed(now_s) == [PEER]
+    slow(directory, 5.0 + DOUBT_S)
+    assert not directory.doubt(PEER, 1, 5.0 + DOUBT_S)
+
+
+def test_echoes_are_slow_only_if_they_were_of_late(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    slow(directory, now_s=1)
+    assert not directory.doubt(PEER, 1, now_s=1 + SLOW_FOR_S)
+
+
+def test_who_shows_that_it_lives_may_be_doubted_anew(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    for now_s in (0.0, 100.0, 200.0):
+        slow(directory, now_s)
+        assert directory.doubt(PEER, 1, now_s)
+        directory.extend(PEER, 1, now_s)
+        assert directory.lapsed(now_s) == []
+
+
+def test_no_other_life_is_doubted_than_the_one_that_was_tried(directory: Directory) -> None:
+    directory.register(PEER, 2, now_s=0)
+    slow(directory, now_s=0)
+    assert not directory.doubt(PEER, 1, now_s=0)
+    assert not directory.doubt(OTHER, 1, now_s=0)
+    assert directory.lapsed(now_s=0) == []

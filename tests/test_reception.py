@@ -7,9 +7,10 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from directory import DOUBT_S, SLOW_ECHOES
 from driver import MAX_DIRECT_BYTES
 from embedding import Embedded
-from helpers import wait_until
+from helpers import let_pass, wait_until
 from link import Connection, ask, source_of
 from messages import (
     PROTOCOL_VERSION,
@@ -347,7 +348,7 @@ class Slow:
     """Echoes to whoever dials it, but takes its time."""
 
     def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
+        self.delay_s = delay_s
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = Address("127.0.0.1", self._listener.getsockname()[1])
@@ -365,7 +366,7 @@ class Slow:
         with suppress(OSError):
             probe = connection.receive_one(20)
             assert isinstance(probe, Probe)
-            self._closing.wait(self._delay_s)
+            self._closing.wait(self.delay_s)
             connection.send([Echo(probe.number)])
         connection.close()
 
@@ -390,3 +391,28 @@ def test_an_echo_that_comes_while_the_seed_tries_again_is_an_echo(
         assert seed.peers() == ([str(peer.address)] if lives else [])
     finally:
         peer.close()
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_seed_whose_echoes_take_long_of_late_waits_longer(
+    embedded: Embedded, strangers: Strangers, lives: bool
+) -> None:
+    seed = embedded.seed()
+    peers = [Slow(0.6) for _ in range(SLOW_ECHOES)]
+    try:
+        for peer in peers:
+            register(seed, str(peer.address), strangers)
+        peers[0].delay_s = 30
+        accused = peers[0].address
+        reporter = Connection(strangers.dial(seed))
+        report = DeadReport(accused, Address("127.0.0.1", 1))
+        assert reporter.ask(report, timeout_s=20) == Verdict(accused, is_removed=False)
+        if lives:
+            peers[0].delay_s = 0
+            let_pass(DOUBT_S)
+            assert str(accused) in seed.peers()
+        else:
+            wait_until(lambda: str(accused) not in seed.peers(), what="the end of the doubt")
+    finally:
+        for peer in peers:
+            peer.close()
