@@ -20,7 +20,8 @@ from trust import Trust
 LOOK_INTERVAL_S = 1.0  # between two looks at everybody
 ASKERS = 16  # questions under way at a time: a peer that hangs holds one up for a second
 QUESTIONS_PER_S = 100  # so that 300 peers are asked within three seconds, and feel nothing
-ANSWER_TIMEOUT_S = 1.0  # as for an echo: a live peer manages
+ANSWER_TIMEOUT_S = 1.0  # as for an echo: a live peer manages, on a machine that has time for it
+LONGEST_ANSWER_S = 5.0  # for one that has been slow before, or has not answered yet
 INTEREST_S = 5.0  # nobody is asked any more once nobody has looked for so long
 FIRST_LOOK_TIMEOUT_S = 4.0  # for whoever is the first to look
 LEFT_AFTER_S = 2.0  # by then the neighbours of one that refuses have said if they found it dead
@@ -33,11 +34,12 @@ MAX_LINKS = 100  # believed of one peer; an honest one has twelve
 class Sight:
     """What we know of one peer."""
 
-    heard_s: float  # when it answered last, or first was named
+    known_s: float  # when it answered last, or was named by a seed or a live peer
     told: Inspected | None = None  # its latest answer
     refused_s: float | None = None  # since then nobody listens there
     is_silent: bool = False  # it did not answer the latest question
     is_dead: bool = False  # others found it dead, and it has not answered since
+    patience_s: float = LONGEST_ANSWER_S  # for its next answer
 
 
 class Survey:
@@ -121,16 +123,21 @@ class Survey:
         if self._stopping.wait(ASKERS / QUESTIONS_PER_S):
             return
         is_refused, told = False, None
+        with self._lock:
+            patience_s = self._sights[peer].patience_s
+        asked_s = time.monotonic()
         try:
-            answer = ask(peer, Inspect(), ANSWER_TIMEOUT_S, self._trust)
+            answer = ask(peer, Inspect(), patience_s, self._trust)
             if isinstance(answer, Inspected) and answer.address == peer:
                 told = answer
         except ConnectionRefusedError:
             is_refused = True
         except (OSError, WireError):
             pass  # silent, or no peer
+        now_s = time.monotonic()
         with self._lock:
-            self._note(peer, told, is_refused, time.monotonic())
+            self._note(peer, told, is_refused, now_s)
+            self._sights[peer].patience_s = _patience_s(told is not None, now_s - asked_s)
 
     def _note(self, peer: Address, told: Inspected | None, is_refused: bool, now_s: float) -> None:
         sight = self._sights[peer]
@@ -139,7 +146,7 @@ class Survey:
             since_s = sight.refused_s if sight.refused_s is not None else now_s
             sight.refused_s = since_s if is_refused else None
             return
-        sight.told, sight.heard_s = told, now_s
+        sight.told, sight.known_s = told, now_s
         sight.refused_s, sight.is_dead = None, False
         self._name(linked.neighbour for linked in told.links[:MAX_LINKS])
         for dead in told.dead[:MAX_LINKS]:
@@ -148,14 +155,17 @@ class Survey:
 
     def _name(self, peers: Iterable[Address]) -> None:
         """Peers that somebody named; those not known yet will be asked."""
+        now_s = time.monotonic()
         for peer in peers:
-            if len(self._sights) < MAX_PEERS:
-                self._sights.setdefault(peer, Sight(time.monotonic()))
+            if peer in self._sights:
+                self._sights[peer].known_s = now_s
+            elif len(self._sights) < MAX_PEERS:
+                self._sights[peer] = Sight(now_s)
 
     def _forget(self, now_s: float) -> None:
         for peer, sight in list(self._sights.items()):
             is_stranger = sight.told is None and sight.is_silent
-            if is_stranger or (sight.is_silent and now_s - sight.heard_s > FORGET_AFTER_S):
+            if is_stranger or (sight.is_silent and now_s - sight.known_s > FORGET_AFTER_S):
                 del self._sights[peer]
 
     # ---- the picture ----
@@ -172,6 +182,13 @@ class Survey:
                 gone.append({"address": str(peer), "state": fate})
         seeds = [{"address": str(a), "reachable": is_there} for a, is_there in self._seeds.items()]
         return {"peers": peers, "gone": gone, "seeds": seeds}
+
+
+def _patience_s(has_answered: bool, took_s: float) -> float:
+    """Who is slow has long to answer; but who was quick, and hangs, is soon seen to."""
+    if not has_answered:
+        return LONGEST_ANSWER_S
+    return min(max(ANSWER_TIMEOUT_S, 4 * took_s), LONGEST_ANSWER_S)
 
 
 def _fate(sight: Sight, now_s: float) -> str:

@@ -145,3 +145,53 @@ def test_nobody_is_asked_while_nobody_looks(
     asked = len(questions)
     let_pass(1.5)
     assert len(questions) == asked
+
+
+def network_of_three(embedded: Embedded) -> tuple[str, list[str]]:
+    """Two peers and a dashboard, all neighbours: its page, and the addresses of the two."""
+    first = embedded.peer()
+    second = embedded.peer(join=[first.address])
+    url = embedded.dashboard(join=[first.address, second.address], log=None)
+    return url, [first.address, second.address]
+
+
+def test_peers_that_answer_slowly_are_shown_as_alive_all_the_time(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that has little time for each of hundreds."""
+
+    def ask_the_slow(
+        peer: Address, message: Message, timeout_s: float, trust: Trust | None
+    ) -> Message:
+        let_pass(min(timeout_s, 1.5))
+        if timeout_s <= 1.5:
+            raise TimeoutError
+        return ask(peer, message, timeout_s, trust)
+
+    monkeypatch.setattr(survey, "ask", ask_the_slow)
+    url, _ = network_of_three(embedded)
+    wait_until(lambda: list(states(url).values()) == ["alive"] * 3, what="all three")
+    for _ in range(10):
+        let_pass(0.5)
+        assert list(states(url).values()) == ["alive"] * 3
+
+
+def test_a_silent_peer_is_shown_for_as_long_as_others_name_it(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, [first, second] = network_of_three(embedded)
+    wait_until(lambda: list(states(url).values()) == ["alive"] * 3, what="all three")
+
+    def ask_all_but_the_first(
+        peer: Address, message: Message, timeout_s: float, trust: Trust | None
+    ) -> Message:
+        if str(peer) == first:
+            raise TimeoutError
+        return ask(peer, message, timeout_s, trust)
+
+    monkeypatch.setattr(survey, "FORGET_AFTER_S", 2.5)
+    monkeypatch.setattr(survey, "ask", ask_all_but_the_first)
+    wait_until(lambda: states(url)[first] == "silent", what="its silence")
+    for _ in range(10):
+        let_pass(0.5)
+        assert (states(url).get(first), states(url).get(second)) == ("silent", "alive")
