@@ -171,6 +171,7 @@ class Gossip:
             self.surplus += stream.upto + 1 - run.first
             run = run.after(stream.upto)
         self._retain(stream, run, now_s)
+        stream.brought_by = neighbour
         self._hand_on(run, len(run.data))
         self._owe_to_all_but(neighbour, key, push=not is_answer)
         count = run.last - run.first + 1
@@ -290,22 +291,23 @@ class Gossip:
 
     # ---- what we lack ----
 
-    def tick(self, now_s: float) -> int:
+    def tick(self, now_s: float) -> list[Address | None]:
         """Look after the open questions: note progress, ask others, give up where nobody has it.
 
-        Returns how many messages the tree did not bring in time, although others announced them.
+        Returns for each time that the tree did not bring in time what others announced: who brings
+        it, but in a trickle; None where nothing came.
         """
         self.pace.share_history(self._large_streams())
         self.pace.tick(now_s)
-        failures = 0
+        failures: list[Address | None] = []
         for key, question in list(self._questions.items()):
             stream = self.streams[key]
-            is_waiting = question.asked is None and question.nobody_since_s is None
-            if stream.upto > question.upto:
+            is_waiting = question.is_waiting
+            if question.has_progress(stream):
                 if is_waiting:
                     self._tree.took(now_s - question.opened_s)
                 patience_s = self._tree.wait_s if is_waiting else self._tunables.want_patience_s
-                question.upto = stream.upto
+                question.upto, question.announced = stream.upto, stream.announced
                 question.tried.clear()
                 question.rounds, question.is_starved = 0, False
                 question.opened_s = now_s
@@ -314,7 +316,7 @@ class Gossip:
                 del self._questions[key]
             elif now_s >= question.deadline_s:
                 if is_waiting and not self.is_inbox_full:
-                    failures += 1
+                    failures.append(stream.brought_by if stream.upto > question.upto else None)
                     stream.late = Late(stream.upto + 1, question.opened_s)
                 self._ask(stream, question, now_s)
         return failures
@@ -345,13 +347,14 @@ class Gossip:
     def _question(self, stream: Stream, now_s: float, is_news: bool = False) -> None:
         """We are behind: ask, unless somebody was. What is new, the tree may bring in time."""
         question = self._questions.get(stream.key)
-        delay_s = self._tree.wait_s if is_news else 0.0
         if question is None:
-            question = Question(None, stream.upto, now_s, now_s + delay_s, is_little=is_news)
+            deadline_s = now_s + self._tree.wait_s
+            known = stream.upto, stream.announced
+            question = Question(None, *known, now_s, deadline_s, is_little=is_news)
             self._questions[stream.key] = question
         elif question.asked is not None and self._can_provide(question.asked, stream):
             return
-        if delay_s == 0 or now_s >= question.deadline_s:
+        if not is_news:
             self._ask(stream, question, now_s)
 
     def _is_answer(self, stream: Stream, neighbour: Address, run: Run, now_s: float) -> bool:

@@ -100,8 +100,8 @@ class Node:
             actions += self._drop(spare, "making room", Bye("making room", is_leaving=False), now_s)
         if (stranger := self.overlay.feeler(now_s, self.gossip.is_starved)) is not None:
             actions.append(self._dial(stranger, is_feeler=True))
-        for _ in range(self.gossip.tick(now_s)):
-            self._say_each(self.tree.parent_failed(now_s))
+        for slow in self.gossip.tick(now_s):
+            self._say_each(self.tree.failed(slow, now_s))
         self._say_each(self.tree.tick(now_s))
         self._say_each(self.gossip.announcements(now_s))
         self._flush(now_s)

@@ -17,6 +17,7 @@ from wire import Run
 
 RUN_OVERHEAD_BYTES = 250  # what a run costs in memory beside its bytes
 ROUNDS_TO_STARVE = 4  # of questions in vain, where a single neighbour claims to have the message
+TRICKLE = 8  # who brings less than this part of what others announce meanwhile, holds us up
 ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Stream:
     grown_s: float = 0.0  # when the latest message came
     announced: int = 0  # the highest that a neighbour announced as news
     late: "Late | None" = None  # the latest message that had to be asked for
+    brought_by: Address | None = None  # who sent what we had not, last
 
     @property
     def first(self) -> int:
@@ -147,6 +149,7 @@ class Question:
 
     asked: Address | None
     upto: int  # what we had when we asked, or last saw progress
+    announced: int  # what others had announced then
     opened_s: float
     deadline_s: float  # then somebody, or somebody else, is asked
     tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
@@ -154,6 +157,16 @@ class Question:
     rounds: int = 0  # how often in a row all were asked in vain
     is_starved: bool = False  # all that say they can provide it were asked in vain
     nobody_since_s: float | None = None  # since then none of our neighbours can provide it
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nobody was asked, because the tree may bring it."""
+        return self.asked is None and self.nobody_since_s is None
+
+    def has_progress(self, stream: Stream) -> bool:
+        """Whether more has come; of the tree, as much as can be expected, and not a trickle."""
+        came, announced = stream.upto - self.upto, stream.announced - self.announced
+        return came > 0 and not (self.is_waiting and came * TRICKLE < announced)
 
     def was_in_vain(self, able: int) -> None:
         """All that say they can provide it were asked, and none did. A single one may be lying."""

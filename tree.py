@@ -202,13 +202,18 @@ class Tree:
 
     # ---- parents ----
 
-    def parent_failed(self, now_s: float) -> list[Saying]:
-        """A message that others announced did not come from the parent in time."""
+    def failed(self, slow: Address | None, now_s: float) -> list[Saying]:
+        """A message that others announced did not come in time.
+
+        Again and again, that is the parent's fault; and at once where a trickle of messages shows
+        it to be slow.
+        """
         if self.parent is None:
             return []
         window_s = self._tunables.failure_window_s
         self._failures = [at_s for at_s in self._failures if at_s > now_s - window_s] + [now_s]
-        if len(self._failures) < self._tunables.failures_to_demote:
+        is_often = len(self._failures) >= self._tunables.failures_to_demote
+        if slow != self.parent and not is_often:
             return []
         self._failures.clear()
         self._demoted[self.parent] = now_s + self._tunables.demotion_s

@@ -7,7 +7,7 @@ from gossips import PATIENCE_S, A, B, C, S, T, announce, asked, gossip_of, sent
 from messages import Address, StreamKey
 from pure import key, run
 from settings import Tunables
-from streams import ROUNDS_TO_STARVE
+from streams import ROUNDS_TO_STARVE, TRICKLE
 
 
 @pytest.fixture
@@ -46,18 +46,42 @@ def test_what_the_tree_brings_in_time_is_not_asked_for(gossip: Gossip) -> None:
     gossip.tick(now_s=LEAST_S / 2)
     gossip.hear(A, run(S, 1, 3), now_s=LEAST_S)
     for tenth in range(100):
-        assert gossip.tick(now_s=LEAST_S + tenth / 10) == 0
+        assert gossip.tick(now_s=LEAST_S + tenth / 10) == []
     assert asked(gossip) == []
 
 
 def test_what_the_tree_does_not_bring_in_time_is_asked_for_and_counted(gossip: Gossip) -> None:
     announce(gossip, B, S, 1, 3, is_news=True)
     assert gossip.is_busy
-    assert gossip.tick(now_s=LEAST_S / 2) == 0
+    assert gossip.tick(now_s=LEAST_S / 2) == []
     assert asked(gossip) == []
-    assert gossip.tick(now_s=MOST_S) == 1
+    assert gossip.tick(now_s=MOST_S) == [None]
     assert asked(gossip) == [(B, S, 0)]
-    assert gossip.tick(now_s=MOST_S + 0.1) == 0, "once"
+    assert gossip.tick(now_s=MOST_S + 0.1) == [], "once"
+
+
+def let_it_flow(gossip: Gossip, announced: int, brought: int) -> list[Address | None]:
+    """For two seconds B announces so many a tick, and A, on the tree, brings so many of them."""
+    failed = []
+    for tick in range(1, 41):
+        announce(gossip, B, S, 1, tick * announced, tick / 20, is_news=True)
+        gossip.hear(A, run(S, (tick - 1) * brought + 1, tick * brought), tick / 20)
+        failed += gossip.tick(tick / 20 + 0.01)
+        if failed:
+            break
+    return failed
+
+
+def test_a_trickle_is_not_waited_for_while_others_have_much_more(gossip: Gossip) -> None:
+    assert let_it_flow(gossip, announced=TRICKLE + 2, brought=1) == [A]
+    [(who, _, after)] = asked(gossip)
+    assert who == B
+    assert after < 10, "within half a second"
+
+
+def test_a_tree_that_brings_a_fair_part_is_waited_for(gossip: Gossip) -> None:
+    assert let_it_flow(gossip, announced=TRICKLE - 2, brought=1) == []
+    assert asked(gossip) == []
 
 
 def test_what_is_no_news_is_asked_for_at_once(gossip: Gossip) -> None:
@@ -155,7 +179,7 @@ def test_a_slow_application_is_no_fault_of_the_tree() -> None:
     gossip.hear(A, run(T, 1, 1), now_s=0)
     announce(gossip, B, S, 1, 3, is_news=True)
     for second in range(10):
-        assert gossip.tick(now_s=second) == 0
+        assert gossip.tick(now_s=second) == []
     assert asked(gossip) == []
 
 

@@ -214,7 +214,7 @@ def test_a_parent_that_fails_again_and_again_is_demoted_and_others_are_preferred
     tree.beacon(address(2), beacon(OLDEST, epoch=1, hops=0), now_s=1.0)
     tree.beacon(address(3), beacon(OLDEST, epoch=1, hops=0), now_s=1.0)
     for failure in range(LIMITS.failures_to_demote):
-        tree.parent_failed(2.0 + failure)
+        tree.failed(None, 2.0 + failure)
 
     assert tree.parent == address(3)
 
@@ -225,11 +225,24 @@ def test_a_parent_that_fails_again_and_again_is_demoted_and_others_are_preferred
     assert tree.parent == address(3)
 
 
+def test_a_parent_that_only_trickles_is_demoted_at_once() -> None:
+    tree = tree_with(2, 3)
+    tree.beacon(address(2), beacon(OLDEST), now_s=1.0)
+    tree.beacon(address(3), beacon(OLDEST), now_s=1.0)
+    tree.failed(address(3), now_s=2.0)
+
+    assert tree.parent == address(2), "the trickle is another's"
+
+    tree.failed(address(2), now_s=2.1)
+
+    assert tree.parent == address(3)
+
+
 def test_now_and_then_a_failure_does_not_cost_a_parent_its_place() -> None:
     tree = tree_with(2, 3)
     tree.beacon(address(2), beacon(OLDEST), now_s=1.0)
     for failure in range(10):
-        tree.parent_failed(2.0 + failure * LIMITS.failure_window_s)
+        tree.failed(None, 2.0 + failure * LIMITS.failure_window_s)
 
     assert tree.parent == address(2)
 
@@ -238,7 +251,7 @@ def test_a_demoted_neighbour_is_parent_again_if_nobody_else_brings_the_beacon() 
     tree = tree_with(2)
     tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
     for failure in range(LIMITS.failures_to_demote):
-        tree.parent_failed(2.0 + failure)
+        tree.failed(None, 2.0 + failure)
     tree.beacon(address(2), beacon(OLDEST, epoch=2), now_s=6.0)
 
     assert tree.parent is None
