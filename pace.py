@@ -8,10 +8,10 @@ it *and all behind it* have it (`Progress`): the least of its own number and of 
 turn. At the origin this is how far the slowest of all has come, and `broadcast` waits while that
 lies too far back.
 
-Nobody waits for a peer that is left behind: one that takes in less than an eighth of what others
-do, or has hardly moved for a second (longer when many streams share the way). It lags, and may find
-gaps; the others do not feel it. Only when all neighbours are behind does the origin wait for the
-best of them, however slow.
+Nobody waits for a peer that is left behind: one that took in less than an eighth of what others
+did, or has hardly moved for a second (longer when many streams share the way). It lags, and may
+find gaps; the others do not feel it. Only when all neighbours are behind does the origin wait for
+the best of them, however slow.
 
 A stream starts slowly, as TCP does: at first an eighth of the limit may be under way, then as much
 more as the best of the neighbours has taken in. So when all peers begin to speak in the same
@@ -27,7 +27,8 @@ from streams import cost_of
 from wire import Run
 
 STEPS = 8  # parts of the room: after each, progress is told; the first room is such a part itself
-KEEPS_UP = 8  # who takes in less than this part of what is said is left behind
+KEEPS_UP = 8  # who takes in less than this part of what is said is left behind; that shows after
+# half of the limit, so that nobody has to wait for it
 PATIENCE_S = 1.0  # who is too far back must come nearer by a quarter of its room in this time,
 MOST_PATIENCE_S = 5.0  # or as many times this as streams share the history, up to that
 MOST_POINTS = 16 * STEPS
@@ -40,7 +41,7 @@ class Taker:
 
     number: int  # it, and all behind it, have the stream up to here
     at: int  # the position of that
-    paced: tuple[tuple[int, int], tuple[int, int]]  # (who leads, this one), at two times
+    began: tuple[int, int]  # where who leads was, and this one, when it began to keep up
     slow_since_s: float | None = None  # since then it is too far back
     slow_at: int = 0  # where it was then
     is_left_behind: bool = False
@@ -171,9 +172,6 @@ class Pace:
         if taker is None:
             taker = flow.takers[neighbour] = _taker(flow, number)
         taker.number, taker.at = number, flow.position(number)
-        latest = taker.paced[1]
-        if flow.lead - latest[0] >= self._most:
-            taker.paced = latest, (flow.lead, taker.at)
         self._due.add(progress.stream)
         if progress.stream == self._own:
             self._review(now_s)
@@ -221,20 +219,20 @@ class Pace:
 
     def _keeps_up(self, flow: Flow, taker: Taker, now_s: float) -> bool:
         """Whether the taker is waited for when it is too far back."""
-        lag = flow.at - taker.at
-        if taker.is_left_behind:
-            taker.is_left_behind = lag > self._limit
-        elif lag <= self._room(taker.at):
+        is_near = flow.at - taker.at <= self._room(taker.at)
+        if is_near and taker.is_left_behind:
+            taker.is_left_behind, taker.began = False, (flow.lead, taker.at)
+        if is_near or taker.is_left_behind:
             taker.slow_since_s = None
-        elif not self._is_moving(flow, taker, now_s):
-            taker.slow_since_s, taker.is_left_behind = None, True
+        else:
+            taker.is_left_behind = not self._is_moving(flow, taker, now_s)
         return not taker.is_left_behind
 
     def _is_moving(self, flow: Flow, taker: Taker, now_s: float) -> bool:
         """Whether one that is too far back takes in enough of what is said."""
-        lead_at, own_at = taker.paced[0]
+        lead_at, own_at = taker.began
         led = flow.lead - lead_at
-        if led >= self._most and (taker.at - own_at) * KEEPS_UP < led:
+        if led >= self._most // 2 and (taker.at - own_at) * KEEPS_UP < led:
             return False
         if taker.slow_since_s is None or taker.at - taker.slow_at >= self._room(taker.at) // 4:
             taker.slow_since_s, taker.slow_at = now_s, taker.at
@@ -243,4 +241,4 @@ class Pace:
 
 def _taker(flow: Flow, number: int) -> Taker:
     at = flow.position(number)
-    return Taker(number, at, ((flow.lead, at), (flow.lead, at)))
+    return Taker(number, at, (flow.lead, at))

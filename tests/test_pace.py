@@ -150,6 +150,15 @@ def test_who_takes_in_hardly_anything_holds_up_nobody() -> None:
     assert speaker.upto == 100 * (FULL // STEPS)
 
 
+def test_who_takes_in_hardly_anything_is_left_behind_before_anybody_waits() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    for _ in range(100):
+        step = FULL // STEPS // 2
+        assert speaker.say(step) == step
+        speaker.hears_from(1, max(speaker.upto - FULL // 4, speaker.upto // 2))
+        speaker.hears_from(2, speaker.upto // (4 * KEEPS_UP))
+
+
 def test_who_stands_still_is_waited_for_no_longer_than_the_patience() -> None:
     speaker = Speaker(pace_of(1, 2))
     while speaker.say(5):
