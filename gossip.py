@@ -307,11 +307,7 @@ class Gossip:
                 if is_waiting:
                     self._tree.took(now_s - question.opened_s)
                 patience_s = self._tree.wait_s if is_waiting else self._tunables.want_patience_s
-                question.upto, question.announced = stream.upto, stream.announced
-                question.tried.clear()
-                question.rounds, question.is_starved = 0, False
-                question.opened_s = now_s
-                question.deadline_s = now_s + patience_s
+                question.progressed(stream, now_s, patience_s)
             if not self._is_behind(stream):
                 del self._questions[key]
             elif now_s >= question.deadline_s:
@@ -353,7 +349,7 @@ class Gossip:
             question = Question(None, *known, now_s, deadline_s, is_little=is_news)
             self._questions[stream.key] = question
         elif question.asked is not None and self._can_provide(question.asked, stream):
-            return
+            is_news |= not question.is_starved  # else whoever says that it has it is tried at once
         if not is_news:
             self._ask(stream, question, now_s)
 
@@ -390,12 +386,10 @@ class Gossip:
         if not able:
             self._wait_or_give_up(stream, question, ahead, now_s)
             return
-        if question.tried.issuperset(able):  # in vain; then all again, for they may have it now
-            question.was_in_vain(len(able))
         question.nobody_since_s = None
         if self.is_inbox_full:
             return  # asked again after the patience; what came now would be refused
-        untried = [n for n in able if n not in question.tried]
+        untried = question.untried(able)
         eager = [n for n in untried if self._ledgers[n].is_eager]  # there it will go on flowing
         question.asked = self._rng.choice(eager or untried)
         question.upto = stream.upto

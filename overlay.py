@@ -19,6 +19,7 @@ from messages import Address
 from settings import Tunables
 
 MOST_OWN_NAMES = 64  # remembered; more would be somebody's lies
+STARVED_HASTE = 60  # so many strangers in the time of one, which is every half second
 REACHED = "reached"  # no word of others, which are addresses
 
 
@@ -285,9 +286,9 @@ class Overlay:
     def feeler(self, now_s: float, is_starved: bool = False) -> Address | None:
         """Now and then, a stranger to try: it keeps the book fresh and finds a split network.
 
-        Who is given nothing by its neighbours tries ten times as often.
+        Who is given nothing by its neighbours tries one again and again.
         """
-        soon_s = self._felt_s + self._tunables.feeler_interval_s / 10
+        soon_s = self._felt_s + self._tunables.feeler_interval_s / STARVED_HASTE
         if now_s < self._feeler_s and not (is_starved and now_s >= soon_s):
             return None
         self._felt_s = now_s

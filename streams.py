@@ -154,6 +154,7 @@ class Question:
     deadline_s: float  # then somebody, or somebody else, is asked
     tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
     is_little: bool = False  # what the tree should have brought; else it may be all there is
+    in_vain: set[Address] = field(default_factory=set)  # asked in an earlier round
     rounds: int = 0  # how often in a row all were asked in vain
     is_starved: bool = False  # all that say they can provide it were asked in vain
     nobody_since_s: float | None = None  # since then none of our neighbours can provide it
@@ -163,16 +164,34 @@ class Question:
         """Whether nobody was asked, because the tree may bring it."""
         return self.asked is None and self.nobody_since_s is None
 
+    def progressed(self, stream: Stream, now_s: float, patience_s: float) -> None:
+        """More has come: what was in vain before need not be so now."""
+        self.upto, self.announced = stream.upto, stream.announced
+        self.tried.clear()
+        self.in_vain.clear()
+        self.rounds, self.is_starved = 0, False
+        self.opened_s, self.deadline_s = now_s, now_s + patience_s
+
     def has_progress(self, stream: Stream) -> bool:
         """Whether more has come; of the tree, as much as can be expected, and not a trickle."""
         came, announced = stream.upto - self.upto, stream.announced - self.announced
         return came > 0 and not (self.is_waiting and came * TRICKLE < announced)
 
-    def was_in_vain(self, able: int) -> None:
-        """All that say they can provide it were asked, and none did. A single one may be lying."""
-        self.rounds += 1
-        self.is_starved = able > 1 or self.rounds >= ROUNDS_TO_STARVE
-        self.tried.clear()
+    def untried(self, able: list[Address]) -> list[Address]:
+        """Of those who say they can provide it, the ones to ask now; newcomers come first.
+
+        When all were asked in vain they are asked again, for they may have it now. A single one may
+        be lying.
+        """
+        if self.tried.issuperset(able):
+            self.rounds += 1
+            self.in_vain |= self.tried
+            self.tried.clear()
+        untried = [neighbour for neighbour in able if neighbour not in self.tried]
+        newcomers = [neighbour for neighbour in untried if neighbour not in self.in_vain]
+        is_enough = (self.rounds > 0 and len(able) > 1) or self.rounds >= ROUNDS_TO_STARVE
+        self.is_starved = is_enough and not newcomers
+        return newcomers or untried
 
 
 @dataclass(slots=True)

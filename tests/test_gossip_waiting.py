@@ -305,3 +305,17 @@ def test_who_is_given_something_looks_for_no_strangers(gossip: Gossip) -> None:
     gossip.hear(B, run(S, 1, 1), now_s=1000 + count)
     gossip.tick(now_s=1000 + count)
     assert not gossip.is_starved
+
+
+def test_who_is_given_nothing_asks_a_newcomer_at_once_and_waits_for_its_answer(
+    gossip: Gossip,
+) -> None:
+    now_s = 1000 + starved_after(gossip, A, B) * PATIENCE_S
+    asked(gossip)
+    announce(gossip, C, S, 1, 5, now_s + 0.1)
+    assert asked(gossip) == [(C, S, 0)]
+    assert not gossip.is_starved
+    gossip.tick(now_s + 0.1 + 0.9 * PATIENCE_S)
+    assert not gossip.is_starved
+    gossip.tick(now_s + 0.1 + PATIENCE_S)
+    assert gossip.is_starved, "it gave nothing either"
