@@ -215,7 +215,7 @@ def _read_answer(prompt: str, as_json: bool) -> str:
 
 def is_terminal() -> bool:
     """Whether a person can answer."""
-    return sys.stdin is not None and sys.stdin.isatty()
+    return os.isatty(0)
 
 
 def read_line(prompt: str = "") -> bytes | None:
@@ -225,7 +225,9 @@ def read_line(prompt: str = "") -> bytes | None:
             return input(prompt).encode("utf-8", "surrogateescape")
         except EOFError:
             return None
-    print(prompt, end="", flush=True)
+    if prompt:
+        with contextlib.suppress(OSError):  # nobody reads it: the first event will find that out
+            print(prompt, end="", flush=True)
     return next(_piped_lines, None)
 
 
@@ -318,6 +320,7 @@ def run(program: Callable[[Running], int]) -> int:
     only when the main thread gets to it, and a signal that comes just before a blocking call would
     be slept over.)
     """
+    _open_standard_files()
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # inherited by every thread
     if signal.sigpending() & {signal.SIGINT, signal.SIGTERM}:  # while Python still imported
@@ -341,6 +344,18 @@ def run(program: Callable[[Running], int]) -> int:
         running.kill()
         os._exit(code)  # Python's own end would wait for the same as the closer does
     return code
+
+
+def _open_standard_files() -> None:
+    """Those that are closed, as by `>&-`: or the next socket would be taken for one of them."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free: this one
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def end() -> None:
