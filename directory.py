@@ -16,9 +16,9 @@ SHARED_S = 0.1  # so long the same list is given to all who ask: it takes a mill
 MOST_SHARED = 100  # but not to more, or of a thousand who start at once all would dial the same few
 
 # Where processors or lines are too busy, live peers fall silent: so a seed learns whether they are.
-SLOW_ECHOES = 3  # so many that took more than half the time there is; one was but a lost packet
-SLOW_FOR_S = 10.0  # before now
-DOUBT_S = 12.0  # then who is silent is tried again and again for so long, and only then removed
+SLOW_ECHOES = 3  # echoes that took more than half the time there is, or peers that gave none; one
+SLOW_FOR_S = 10.0  # was but a lost packet or a death. So many in this time, and who is silent is
+RENEWALS_TO_DOUBT = 1.5  # tried again until it would have renewed its lease, if it lived
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Lease:
     boot_ms: int  # which life of the peer this is
     ends_s: float
     source: str  # where it was registered from first
-    silent_since_s: float | None = None  # it gave no echo, at a time when echoes are slow
+    silent_since_s: float | None = None  # it was tried, and gave no echo
 
 
 class Directory:
@@ -105,13 +105,15 @@ class Directory:
 
     def doubt(self, peer: Address, boot_ms: int, now_s: float) -> bool:
         """The peer was tried and gave no echo. True if it is to be tried again: it has lapsed."""
-        is_slow = len(self._slow_s) == SLOW_ECHOES and now_s < self._slow_s[0] + SLOW_FOR_S
-        if not is_slow or self.boot_of(peer) != boot_ms:
+        if self.boot_of(peer) != boot_ms:
             return False
         lease = self._leases[peer]
         if lease.silent_since_s is None:
             lease.silent_since_s = now_s
-        if now_s >= lease.silent_since_s + DOUBT_S:
+            self._slow_s.append(now_s)
+        is_slow = len(self._slow_s) == SLOW_ECHOES and now_s < self._slow_s[0] + SLOW_FOR_S
+        doubt_s = RENEWALS_TO_DOUBT * self._tunables.renew_interval_s
+        if not is_slow or now_s >= lease.silent_since_s + doubt_s:
             return False
         lease.ends_s = now_s
         return True

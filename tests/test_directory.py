@@ -5,12 +5,20 @@ from collections import Counter
 
 import pytest
 
-from directory import DOUBT_S, MOST_SHARED, SHARED_S, SLOW_ECHOES, SLOW_FOR_S, Directory
+from directory import (
+    MOST_SHARED,
+    RENEWALS_TO_DOUBT,
+    SHARED_S,
+    SLOW_ECHOES,
+    SLOW_FOR_S,
+    Directory,
+)
 from messages import Address
 from pure import address
 from settings import Tunables
 
 LIMITS = Tunables(lease_s=90.0, renew_interval_s=30.0, max_listed_peers=1000)
+DOUBT_S = RENEWALS_TO_DOUBT * LIMITS.renew_interval_s
 PEER, OTHER = address(1), address(2)
 
 
@@ -236,8 +244,20 @@ def test_a_silent_peer_is_not_tried_again_while_echoes_are_quick(directory: Dire
     directory.register(PEER, 1, now_s=0)
     for _ in range(100):
         directory.echo_took(0.4 * LIMITS.probe_timeout_s, now_s=1)
-    slow(directory, now_s=1, echoes=SLOW_ECHOES - 1)  # a packet is lost now and then
-    assert not directory.doubt(PEER, 1, now_s=1)
+    slow(directory, now_s=1, echoes=SLOW_ECHOES - 2)  # a packet is lost now and then
+    for _ in range(SLOW_ECHOES):  # many report the same death
+        assert not directory.doubt(PEER, 1, now_s=1)
+
+
+def test_where_several_fall_silent_together_the_last_are_tried_again(directory: Directory) -> None:
+    """They may be dead, or unplugged; or their echoes too slow for any to be seen."""
+    peers = [address(number) for number in range(SLOW_ECHOES + 1)]
+    for peer in peers:
+        directory.register(peer, 1, now_s=0)
+    *first, last, later = peers
+    assert not any(directory.doubt(peer, 1, now_s=1) for peer in first)
+    assert directory.doubt(last, 1, now_s=1)
+    assert not directory.doubt(later, 1, now_s=1 + SLOW_FOR_S)
 
 
 def test_while_echoes_are_slow_a_silent_peer_is_tried_again_for_a_while(
@@ -264,6 +284,15 @@ def test_who_shows_that_it_lives_may_be_doubted_anew(directory: Directory) -> No
         slow(directory, now_s)
         assert directory.doubt(PEER, 1, now_s)
         directory.extend(PEER, 1, now_s)
+        assert directory.lapsed(now_s) == []
+
+
+def test_who_renews_its_lease_is_doubted_no_more(directory: Directory) -> None:
+    directory.register(PEER, 1, now_s=0)
+    for now_s in (1.0, 1.0 + DOUBT_S):
+        slow(directory, now_s)
+        assert directory.doubt(PEER, 1, now_s)
+        directory.register(PEER, 1, now_s)
         assert directory.lapsed(now_s) == []
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from directory import DOUBT_S, SLOW_ECHOES
+from directory import RENEWALS_TO_DOUBT, SLOW_ECHOES
 from driver import MAX_DIRECT_BYTES
 from embedding import Embedded
 from helpers import let_pass, wait_until
@@ -31,7 +31,7 @@ from messages import (
     Welcome,
 )
 from peer import Peer
-from seed import Seed
+from seed import LEASE_LOOK_INTERVAL_S, Seed
 from settings import Tunables
 
 FEW = Tunables(half_open=6, half_open_per_source=4, handshake_timeout_s=60)
@@ -397,7 +397,8 @@ def test_an_echo_that_comes_while_the_seed_tries_again_is_an_echo(
 def test_a_seed_whose_echoes_take_long_of_late_waits_longer(
     embedded: Embedded, strangers: Strangers, lives: bool
 ) -> None:
-    seed = embedded.seed()
+    limits = Tunables(renew_interval_s=6)
+    seed = embedded.seed(tunables=limits)
     peers = [Slow(0.6) for _ in range(SLOW_ECHOES)]
     try:
         for peer in peers:
@@ -409,7 +410,7 @@ def test_a_seed_whose_echoes_take_long_of_late_waits_longer(
         assert reporter.ask(report, timeout_s=20) == Verdict(accused, is_removed=False)
         if lives:
             peers[0].delay_s = 0
-            let_pass(DOUBT_S)
+            let_pass(RENEWALS_TO_DOUBT * limits.renew_interval_s + LEASE_LOOK_INTERVAL_S)
             assert str(accused) in seed.peers()
         else:
             wait_until(lambda: str(accused) not in seed.peers(), what="the end of the doubt")
