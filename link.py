@@ -13,6 +13,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from liveness import Tried
 from messages import Address, AddressInUse, BadAddress, Echo, Message, Probe, Untrusted, WireError
@@ -233,12 +234,25 @@ class Listener:
         self._socket.close()
 
 
+def _looked_up(host: str, port: int, flags: int = 0) -> list[Any]:
+    """All there is behind a name. Raises OSError, UnicodeError.
+
+    `localhost` is this machine even where no file says so, as in a bare chroot (RFC 6761, 6.3).
+    """
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except socket.gaierror:
+        if host != "localhost":
+            raise
+        return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM, flags=flags)
+
+
 def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
     """What to bind for a host: its first IPv4 address, else its first IPv6 one."""
     if not 0 <= port <= 65535:
         raise BadAddress(f"expected a port from 0 to 65535, got {port}")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = _looked_up(host, port, socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise BadAddress(f"no address found for the host {host!r:.80}") from error
     family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
@@ -252,7 +266,7 @@ def each_of(address: Address) -> list[Address]:
     known, or the name service is silent.
     """
     try:
-        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        found = _looked_up(*address)
     except UnicodeError as error:
         raise OSError(errno.EINVAL, "no host name") from error
     hosts = [str(entry[4][0]) for entry in found]
@@ -298,7 +312,7 @@ def _connected(address: Address, timeout_s: float) -> socket.socket:
     minute after the end.
     """
     failure = OSError(errno.EADDRNOTAVAIL, "no address found for the host")
-    for family, kind, protocol, _, found in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, found in _looked_up(*address):
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

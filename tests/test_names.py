@@ -12,7 +12,7 @@ import registration
 from embedding import Embedded
 from helpers import free_port, wait_until
 from link import each_of
-from messages import Address
+from messages import Address, BadAddress
 from registration import SeedSource
 
 NAME = "seeds.example"
@@ -136,3 +136,21 @@ def test_a_peer_registers_with_a_majority_of_the_seeds_behind_a_name(
     expected = {seeds[0].address: True, fourth.address: True}
     wait_until(lambda: peer.seeds() == expected, what="the seeds behind the name now")
     wait_until(lambda: fourth.peers() == [peer.address], what="the peer on the new seed's list")
+
+
+def test_localhost_is_this_machine_even_where_no_file_says_so(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def bare(host: str, port: int, *args: Any, **keywords: Any) -> list[Any]:
+        if host.replace(".", "").isdigit():
+            return real(host, port, *args, **keywords)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", bare)
+    seed = embedded.seed()
+    peer = embedded.peer(seeds=[f"localhost:{seed.address.rpartition(':')[2]}"])
+    wait_until(lambda: seed.peers() == [peer.address], what="its registration")
+    with pytest.raises(BadAddress):
+        embedded.peer(ip="elsewhere.example")
