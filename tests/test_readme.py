@@ -287,6 +287,8 @@ def in_the_browser(project: Programs, commands: list[str]) -> None:
 
 def over_http(project: Programs, commands: list[str]) -> None:
     """What is posted is heard by the peer, and comes out of the stream; metrics are read."""
+    if shutil.which("curl") is None:
+        pytest.skip("NOT CHECKED: there is no curl on this machine")
     serve, network, say, stream, metrics = at_free_ports(commands)
     _, [peer] = project.network(1)
     dashboard = typed(project, serve)
