@@ -163,9 +163,14 @@ class Survey:
                 self._sights[peer] = Sight(now_s)
 
     def _forget(self, now_s: float) -> None:
+        """Those that are gone for long. Where most are just silent, it may be us who are slow."""
+        hanging = [s for s in self._sights.values() if s.is_silent and s.refused_s is None]
+        is_slow = 2 * len(hanging) > len(self._sights)
         for peer, sight in list(self._sights.items()):
             is_stranger = sight.told is None and sight.is_silent
-            if is_stranger or (sight.is_silent and now_s - sight.known_s > FORGET_AFTER_S):
+            is_over = sight.is_silent and now_s - sight.known_s > FORGET_AFTER_S
+            may_live = is_slow and sight.refused_s is None and not sight.is_dead
+            if is_stranger or (is_over and not may_live):
                 del self._sights[peer]
 
     # ---- the picture ----

@@ -195,3 +195,20 @@ def test_a_silent_peer_is_shown_for_as_long_as_others_name_it(
     for _ in range(10):
         let_pass(0.5)
         assert (states(url).get(first), states(url).get(second)) == ("silent", "alive")
+
+
+def test_nobody_is_forgotten_while_most_do_not_answer(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, addresses = network_of_three(embedded)
+    wait_until(lambda: list(states(url).values()) == ["alive"] * 3, what="all three")
+
+    def ask_in_vain(*_: object) -> Message:
+        raise TimeoutError
+
+    monkeypatch.setattr(survey, "FORGET_AFTER_S", 1.0)
+    monkeypatch.setattr(survey, "ask", ask_in_vain)
+    wait_until(lambda: list(states(url).values()) == ["silent"] * 3, what="silence")
+    for _ in range(8):
+        let_pass(0.5)
+        assert {*addresses} < states(url).keys()
