@@ -66,6 +66,11 @@ class Conductor:
                 self._said.put((number, json.loads(line)))
         self._said.put((number, {"did": "end"}))
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes of the workers, by number."""
+        return [worker.pid for worker in self._workers]
+
     # ---- talking to workers ----
 
     def tell(self, number: int, do: str, **details: Any) -> None:

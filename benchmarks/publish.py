@@ -37,6 +37,7 @@ COMMANDS = {
     "1-standard": "benchmarks/run.py --peers 16",
     "2-growth": "benchmarks/run.py --only ours,nats,limit --peers 8,32,64 --workloads b,d",
     "2-sweeps": "benchmarks/run.py --only ours --peers 16 --workloads sizes,rates",
+    "2-shares": "benchmarks/shares.py",
     "3-life": "benchmarks/life.py",
     "4-hardship": "benchmarks/hardship.py",
     "5-many": "benchmarks/many.py",
@@ -151,6 +152,16 @@ def sweep(rows: list[Row], group: str, columns: dict[str, str]) -> list[str]:
             lines.append(cells(row["workload"], *(shown(row.get(key)) for key in columns)))
     if len(lines) > HEADER_LINES:
         lines += images(PLOTS[group])
+    return lines
+
+
+def shares(rows: list[Row]) -> list[str]:
+    """What each delivery costs, by what the time goes to."""
+    found = {(row["workload"], row["system"], row["where"]): row["us"] for row in rows}
+    runs = list(dict.fromkeys(key[:2] for key in found))
+    lines = header("µs a delivery", *(f"{workload}: {system}" for workload, system in runs))
+    for where in dict.fromkeys(row["where"] for row in rows):
+        lines.append(cells(where, *(shown(found[*run, where]) for run in runs)))
     return lines
 
 
@@ -327,6 +338,7 @@ def parts(reports: list[Report], simulated: list[Row]) -> dict[str, list[str]]:
         "growth": growth(rows),
         "sizes": sweep(rows, "sizes", size_columns),
         "rates": sweep(rows, "rates", rate_columns),
+        "shares": shares([row for r in reports if r["script"] == "shares" for row in r["rows"]]),
         **{script: list_of(others, script) for script in ("life", "many", "hardship")},
     }
 

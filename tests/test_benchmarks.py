@@ -19,6 +19,7 @@ import machine
 import many
 import publish
 import run
+import shares
 from conductor import DIALS, graph
 from figures import delays_ms, percentile, table
 from helpers import ROOT
@@ -148,6 +149,26 @@ def test_a_system_that_could_not_be_measured_is_on_the_page() -> None:
     assert "a: worker 0 did not join, b: worker 0 did not join" in row
 
 
+FRAMES = {
+    "clear_page_erms ([kernel.kallsyms])": "memory that is touched for the first time",
+    "finish_task_switch ([kernel.kallsyms])": "threads that wait for, and wake, each other",
+    "tcp_sendmsg ([kernel.kallsyms])": "sending",
+    "_copy_to_iter ([kernel.kallsyms])": "receiving",
+    "exit_to_user_mode_loop ([kernel.kallsyms])": "the rest of the kernel",
+    "__memmove_avx_unaligned (/usr/lib/libc.so.6)": "copies within a program",
+    "[unknown] ([unknown])": "Python, the check of each payload included",
+}
+OUTER = ["asm_exc_page_fault", "__x64_sys_futex", "__x64_sys_sendto", "__x64_sys_recvfrom"]
+
+
+def test_processor_time_is_sorted_by_what_it_went_to() -> None:
+    for number, (innermost, kind) in enumerate(FRAMES.items()):
+        frames = [innermost, "_PyEval_EvalFrameDefault (/usr/bin/python3.11)"]
+        frames[1:1] = [f"{outer} ([kernel.kallsyms])" for outer in OUTER[number : number + 1]]
+        stack = "\n".join(f"\t    ffffffff81000000 {frame}" for frame in frames)
+        assert shares.kind_of(stack) == kind
+
+
 def test_a_line_over_the_logarithm_is_extended() -> None:
     assert publish.extended([(10, 1.0), (100, 2.0), (1000, 3.0)], 1e6) == pytest.approx(6)
 
@@ -163,7 +184,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(script, "SETTLE_S", 0)
 
 
-@pytest.mark.parametrize("script", ["run", "life", "many", "hardship", "publish"])
+@pytest.mark.parametrize("script", ["run", "life", "many", "hardship", "shares", "publish"])
 def test_a_script_explains_itself_without_anything_installed(script: str) -> None:
     file = str(ROOT / "benchmarks" / f"{script}.py")
     code = f"import runpy, sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); "
