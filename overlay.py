@@ -19,7 +19,8 @@ from messages import Address
 from settings import Tunables
 
 MOST_OWN_NAMES = 64  # remembered; more would be somebody's lies
-STARVED_HASTE = 60  # so many strangers in the time of one, which is every half second
+FIRST_HASTE, HASTE = 120, 10  # so many strangers in the time of one are tried by the starved, for
+# a moment and then: who claims to have what nobody said can make anybody starve for long
 REACHED = "reached"  # no word of others, which are addresses
 
 
@@ -102,6 +103,7 @@ class Overlay:
         self._not_others = {me}  # our own address, and other spellings of it
         self._feeler_s = now_s + tunables.feeler_interval_s * rng.random()
         self._felt_s = now_s  # when the latest feeler was due
+        self._haste_s = tunables.feeler_interval_s / FIRST_HASTE  # how soon after it another may be
         self._exchange_s = now_s + tunables.exchange_interval_s * rng.random()
 
     @property
@@ -286,13 +288,17 @@ class Overlay:
     def feeler(self, now_s: float, is_starved: bool = False) -> Address | None:
         """Now and then, a stranger to try: it keeps the book fresh and finds a split network.
 
-        Who is given nothing by its neighbours tries one again and again.
+        Who is given nothing by its neighbours tries one at once, and others soon.
         """
-        soon_s = self._felt_s + self._tunables.feeler_interval_s / STARVED_HASTE
-        if now_s < self._feeler_s and not (is_starved and now_s >= soon_s):
+        interval_s = self._tunables.feeler_interval_s
+        if now_s >= self._felt_s + interval_s / 2:
+            self._haste_s = interval_s / FIRST_HASTE
+        if now_s < self._feeler_s and not (is_starved and now_s >= self._felt_s + self._haste_s):
             return None
+        if is_starved:
+            self._haste_s = min(2 * self._haste_s, interval_s / HASTE)
         self._felt_s = now_s
-        self._feeler_s = now_s + self._tunables.feeler_interval_s * self._rng.uniform(0.75, 1.25)
+        self._feeler_s = now_s + interval_s * self._rng.uniform(0.75, 1.25)
         due = self._due(now_s)
         if not due or not self.neighbours:
             return None
