@@ -243,6 +243,7 @@ def _looked_up(host: str, port: int, flags: int = 0) -> list[Any]:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except socket.gaierror:
         if host != "localhost":
+            socket.socket().close()  # raises if no descriptor is left, which a look-up keeps quiet
             raise
         return socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM, flags=flags)
 
@@ -311,7 +312,7 @@ def _connected(address: Address, timeout_s: float) -> socket.socket:
     The system may give a connection a port that a peer is to listen on next, and holds it for a
     minute after the end.
     """
-    failure = OSError(errno.EADDRNOTAVAIL, "no address found for the host")
+    failure = OSError(errno.EADDRNOTAVAIL, "this machine has no address or port to dial it from")
     for family, kind, protocol, _, found in _looked_up(*address):
         sock = socket.socket(family, kind, protocol)
         try:
@@ -321,7 +322,8 @@ def _connected(address: Address, timeout_s: float) -> socket.socket:
             return sock
         except OSError as error:
             sock.close()
-            failure = error
+            if error.errno != errno.EADDRNOTAVAIL:  # that says nothing of the other side
+                failure = error
     raise failure
 
 

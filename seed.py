@@ -391,7 +391,7 @@ _FOUND = {
     Tried.REFUSED: "it refused a connection",
     Tried.SILENT: "it gave no echo",
     Tried.UNTRUSTED: "there is no trust between us",
-    Tried.UNTRIED: "this seed has no descriptor or port left to try it with",
+    Tried.UNTRIED: "this seed has no descriptor, port or address to try it from",
 }
 
 

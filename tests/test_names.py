@@ -11,7 +11,8 @@ import pytest
 import registration
 from embedding import Embedded
 from helpers import free_port, wait_until
-from link import each_of
+from link import each_of, try_address
+from liveness import Tried
 from messages import Address, BadAddress
 from registration import SeedSource
 
@@ -154,3 +155,41 @@ def test_localhost_is_this_machine_even_where_no_file_says_so(
     wait_until(lambda: seed.peers() == [peer.address], what="its registration")
     with pytest.raises(BadAddress):
         embedded.peer(ip="elsewhere.example")
+
+
+# ---- whether a peer behind a name lives ----------------------------------------------------------
+
+
+class Unconnected(socket.socket):
+    """As on a machine that has no IPv6 address: nothing can be dialled from there."""
+
+    def connect(self, address: Any) -> None:
+        if self.family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        super().connect(address)
+
+
+@pytest.mark.parametrize("hosts", [["127.0.0.1", "::1"], ["::1", "127.0.0.1"]])
+def test_an_address_that_we_have_no_way_to_hides_nothing_of_the_others_behind_a_name(
+    names: NameService, monkeypatch: pytest.MonkeyPatch, hosts: list[str]
+) -> None:
+    names.hosts = hosts
+    monkeypatch.setattr(socket, "socket", Unconnected)
+    assert try_address(Address(NAME, free_port()), 5.0, trust=None) is Tried.REFUSED
+    names.hosts = ["::1"]
+    assert try_address(Address(NAME, free_port()), 5.0, trust=None) is Tried.UNTRIED
+
+
+def test_a_name_that_cannot_be_looked_up_for_want_of_descriptors_proves_nothing(
+    names: NameService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure of a look-up does not tell why it failed."""
+    names.hosts = None
+    unknown = Address(NAME, 5000)
+    assert try_address(unknown, 5.0, trust=None) is Tried.SILENT
+
+    def no_descriptor(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", no_descriptor)
+    assert try_address(unknown, 5.0, trust=None) is Tried.UNTRIED
