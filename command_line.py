@@ -186,8 +186,8 @@ def started(given: int | None, prompt: Prompt, start: Callable[[int], T], as_jso
         except (BadAddress, BadCertificate) as error:
             complain(str(error))
             raise SystemExit(BAD_INPUT) from error
-        except OSError as error:  # the log, or the config file
-            complain(f"{error.filename}: {error.strerror}")
+        except OSError as error:  # the log, the config file, or want of threads
+            complain_of(error)
             raise SystemExit(BAD_INPUT) from error
 
 
@@ -248,6 +248,11 @@ _piped_lines = _lines_of(0)
 def complain(text: str) -> None:
     """One line for the person, where it does not mix with events."""
     print(f"{Path(sys.argv[0]).name}: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def complain_of(error: OSError) -> None:
+    """What the system refuses, and about which file if it is about one."""
+    complain(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
 
 
 # ---- running -------------------------------------------------------------------------------------
@@ -330,15 +335,22 @@ def run(program: Callable[[Running], int]) -> int:
     body = threading.Thread(target=_run_body, args=(program, running, codes), daemon=True)
     has_terminal = any(map(os.isatty, (0, 1, 2)))
     with _terminal_as_it_was():
-        body.start()
+        try:
+            body.start()
+        except RuntimeError as error:  # the system gives no further thread
+            complain(str(error))
+            return FAILURE
         while signal.sigwait(_SIGNALS) == signal.SIGHUP and not has_terminal:
             running.hang_up()
         tell_manager("STOPPING=1")
         if not codes and is_terminal():
             _begin_a_row()  # what follows shall not stand behind the ^C
         closer = threading.Thread(target=running.close, daemon=True)
-        closer.start()
-        closer.join(CLOSING_TIMEOUT_S)
+        try:
+            closer.start()
+            closer.join(CLOSING_TIMEOUT_S)
+        except RuntimeError:  # the system gives no further thread
+            running.close()
     code = codes[0] if codes else SUCCESS
     if closer.is_alive():
         running.kill()

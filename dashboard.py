@@ -10,6 +10,7 @@ if __name__ == "__main__":  # a signal waits until the program can end as it sho
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 import argparse
+import contextlib
 import sys
 import threading
 import time
@@ -89,16 +90,18 @@ class Dashboard:
 
     def start(self) -> None:
         """Start the peer, and serve. Raises what `Peer.start` raises."""
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._gateway.server_close)
             self._peer.start()
+            undo.callback(self._peer.stop)
             me = Address.parse(self._peer.address)
             self._journal = Journal(me, self._log, self._on_event)
-        except BaseException:
-            self._gateway.server_close()
-            raise
-        self._survey = Survey(me, self._seeds, self._peer.trust)
-        self._threads.start("serve", self._gateway.serve)
-        self._threads.start("survey", self._survey.keep)
+            undo.callback(self._journal.close)
+            self._survey = Survey(me, self._seeds, self._peer.trust, self._threads)
+            undo.callback(self._survey.stop)
+            self._threads.start("survey", self._survey.keep)
+            self._threads.start("serve", self._gateway.serve)
+            undo.pop_all()
         self._journal.record("serving", url=self._gateway.url)
 
     def stop(self, reason: str = "asked to") -> None:

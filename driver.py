@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from actions import Action, Close, Notify
+from actions import Action, Close, Dial, Notify, Try
 from limits import Budgets
-from link import Connection
+from link import Connection, reason_of
+from liveness import Tried
 from messages import (
     Address,
     BroadcastTimeout,
@@ -35,6 +36,7 @@ from messages import (
     stream_name,
 )
 from node import IDLE_TICK_INTERVAL_S, Node
+from overlay import Dialled
 from settings import Tunables
 from streams import Gap
 from wire import Run
@@ -79,7 +81,7 @@ class Driver:
     ) -> None:
         self.node = node
         self._is_verbose = is_verbose
-        self._carry_out = carry_out  # does what needs a system call; called without the lock
+        self._carry_out = carry_out  # does what needs a system call, without the lock; or OSError
         self.lock = threading.Lock()  # guards the node, the links and the events
         self._has_news = threading.Condition(self.lock)  # something to publish
         self._has_room = threading.Condition(self.lock)  # a writer has made progress
@@ -154,7 +156,20 @@ class Driver:
 
     def _carry_out_all(self, actions: list[Action]) -> None:
         for action in actions:
-            self._carry_out(action)
+            try:
+                self._carry_out(action)
+            except OSError as error:
+                self.go_without(action, reason_of(error))
+
+    def go_without(self, action: Action, reason: str) -> None:
+        """There are no threads for it: what was to be reached has not been tried."""
+        match action:
+            case Dial(address):
+                self.refuse("threads", str(address), f"it cannot be dialled: {reason}")
+                self.decide(self.node.dial_failed, address, Dialled.UNTRIED)
+            case Try(accused):
+                self.refuse("threads", str(accused), f"it cannot be tried: {reason}")
+                self.decide(self.node.tried, accused, Tried.UNTRIED)
 
     # ---- telling ----
 

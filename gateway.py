@@ -144,18 +144,26 @@ class Gateway(socketserver.TCPServer):
             _shut(connection, socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A connection was accepted: a thread for it, unless there are too many."""
+        """A connection was accepted: a thread for it, unless there are too many of either."""
         with self._lock:
             is_full = len(self._connections) >= MAX_CONNECTIONS
             if not is_full:
                 self._connections.add(request)
         if is_full:
-            with contextlib.suppress(OSError):
-                request.settimeout(STOP_POLL_S)
-                request.sendall(TOO_MANY)
-            self.shutdown_request(request)
-        else:
+            self._turn_away(request)
+            return
+        try:
             self._threads.start("visit", self._visit, request, client_address)
+        except OSError:  # the system gives no further thread
+            with self._lock:
+                self._connections.discard(request)
+            self._turn_away(request)
+
+    def _turn_away(self, request: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            request.settimeout(STOP_POLL_S)
+            request.sendall(TOO_MANY)
+        self.shutdown_request(request)
 
     def _visit(self, request: socket.socket, client_address: Any) -> None:
         try:

@@ -12,7 +12,7 @@ CERTIFICATE = "certificate"  # no trust: whatever the reasons are, they are diff
 SAID_REASONS = 64  # and so many of them are said, each for itself
 REMEMBERED_SPENDERS = 4096  # then who spent least lately is forgotten, and has a full budget again
 
-OF_BOTH = ("half_open", "handshakes", "frames", CERTIFICATE)
+OF_BOTH = ("half_open", "handshakes", "frames", "threads", CERTIFICATE)
 OF_A_PEER = (*OF_BOTH, "admissions", "links", "opinions", "outboxes", "streams", "directs")
 OF_A_SEED = (*OF_BOTH, "registrations", "attempts")
 

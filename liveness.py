@@ -43,7 +43,7 @@ class Tried(Enum):
     REFUSED = auto()  # its host says that nobody listens there
     SILENT = auto()
     UNTRUSTED = auto()  # it lives, but one of us two does not trust the other
-    UNTRIED = auto()  # we have no descriptor, port or address to try from: it proves nothing
+    UNTRIED = auto()  # no thread, descriptor, port or address to try from: it proves nothing
 
     @property
     def is_alive(self) -> bool:

@@ -170,11 +170,11 @@ class Node:
     ) -> list[Action]:
         """A dial came to nothing; reported once for each time that the peer goes away."""
         actions: list[Action] = []
-        if (reason or how is not Dialled.TURNED_AWAY) and self.overlay.is_first_failure(dialled):
+        if (reason or how.is_loss) and self.overlay.is_first_failure(dialled):
             details = {"peer": str(dialled), "reason": reason or how.value}
             actions.append(Notify("peer_unreachable", details))
         self.overlay.failed(dialled, how, now_s)
-        return actions + self._dials(now_s)
+        return actions + (self._dials(now_s) if how is not Dialled.UNTRIED else [])  # a tick tries
 
     def link_down(self, neighbour: Address, reason: str, now_s: float) -> list[Action]:
         """A link broke without a Bye, which is no proof of death: the peer is tried at once."""

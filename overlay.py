@@ -37,6 +37,11 @@ class Dialled(Enum):
     REFUSED = "connection refused"
     SILENT = "no answer"
     TURNED_AWAY = "turned away"  # it lives, and does not want us now
+    UNTRIED = "no thread left"  # to dial it with: that says nothing about it
+
+    @property
+    def is_loss(self) -> bool:
+        return self in (Dialled.REFUSED, Dialled.SILENT)
 
 
 class Backoff:
@@ -224,7 +229,10 @@ class Overlay:
     def failed(self, address: Address, how: Dialled, now_s: float) -> None:
         """A dial came to nothing; try again later, or drop the address if it keeps refusing."""
         was_dialled = self._dialled_s.pop(address, None) is not None
-        self._in_vain = 0 if how is Dialled.TURNED_AWAY else self._in_vain + was_dialled
+        if how is Dialled.TURNED_AWAY:
+            self._in_vain = 0
+        elif how is not Dialled.UNTRIED:  # more at once would only be more that cannot be dialled
+            self._in_vain += was_dialled
         if address not in self.book:
             return
         trouble = self._troubles.get(address) or Trouble(Backoff(self._tunables, self._rng))

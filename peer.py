@@ -57,7 +57,7 @@ from node import Node
 from overlay import Dialled
 from registration import Registration, SeedSource, ask_members
 from settings import CONFIG_FILE, LOG_FILE, Tunables
-from threads import Reception, Startable, Threads
+from threads import NoThread, Reception, Startable, Threads
 from tls import NotTrusted
 from trust import Trust
 
@@ -66,6 +66,8 @@ __all__ += ["MessageTooLarge", "NetworkError", "NotRunning", "Peer"]
 
 FAREWELL_TIMEOUT_S = 0.5  # for a neighbour to read our last words and close
 STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
+
+BeginLink = Callable[[Link], None]  # hands a link to the threads that wait for it
 
 _log = logging.getLogger("peer-to-peer")
 
@@ -138,12 +140,13 @@ class Peer(Startable):
             self._assemble()
             self._is_started = True
         self._notify("listening", address=str(self._listener.address))
-        self._delivering.start("deliver", self._delivery.deliver, self._driver.wait_for_news)
-        self._driver.decide(self._driver.node.learn, self._join)
-        for loop in (self.listen, self.handle_seeds, self.connect_to_peers):
-            self._threads.start(loop.__name__, loop)
-        if self._gossip_every_s > 0:
-            self._threads.start("say_something", self.say_something)
+        with self._wholly(self._listener):
+            self._delivering.start("deliver", self._delivery.deliver, self._driver.wait_for_news)
+            self._driver.decide(self._driver.node.learn, self._join)
+            for loop in (self.listen, self.handle_seeds, self.connect_to_peers):
+                self._threads.start(loop.__name__, loop)
+            if self._gossip_every_s > 0:
+                self._threads.start("say_something", self.say_something)
 
     def _assemble(self) -> None:
         rng = random.Random()
@@ -386,12 +389,12 @@ class Peer(Startable):
         dialled, node = action.address, self._driver.node
         try:
             connection = dial(dialled, self._tunables.dial_timeout_s, self.trust)
-            with contextlib.closing(connection):
+            with contextlib.closing(connection), self._threads_of_a_link() as begin:
                 answer = connection.ask(action.hello, self._tunables.handshake_timeout_s)
                 match answer:
                     case Welcome(address):
                         connection.require(address)
-                        self._adopt(connection, dialled, answer)
+                        self._adopt(connection, dialled, answer, begin)
                     case Refused():
                         self._driver.decide(node.turned_away, dialled, answer)
                     case Bye():  # it gave the link up again at once
@@ -400,35 +403,41 @@ class Peer(Startable):
                         raise WireError(f"{type(answer).__name__}: not expected from a peer")
         except ConnectionRefusedError:
             self._driver.decide(node.dial_failed, dialled, Dialled.REFUSED)
+        except NoThread as error:
+            self._driver.go_without(action, reason_of(error))
         except NotTrusted as error:
             failed = partial(node.dial_failed, reason=reason_of(error))
             self._driver.decide(failed, dialled, Dialled.TURNED_AWAY)
         except (OSError, WireError):
             self._driver.decide(node.dial_failed, dialled, Dialled.SILENT)
 
-    def _adopt(self, connection: Connection, dialled: Address, welcome: Welcome) -> None:
+    def _adopt(
+        self, connection: Connection, dialled: Address, welcome: Welcome, begin: BeginLink
+    ) -> None:
         adopted = self._driver.adopt(connection, dialled, welcome)
         if isinstance(adopted, Bye):
             connection.send([adopted])
         else:
-            self._run_link(adopted)
+            begin(adopted)
+            self.handle_messages(adopted)
 
     def _admit(self, connection: Connection, hello: Hello) -> None:
-        admitted = self._driver.admit(connection, hello)
-        if isinstance(admitted, Refused):
-            connection.send([admitted])
-        elif admitted is not None:
-            self._run_link(admitted)
+        try:
+            with self._threads_of_a_link() as begin:
+                admitted = self._driver.admit(connection, hello)
+                if isinstance(admitted, Refused):
+                    connection.send([admitted])
+                elif admitted is not None:
+                    begin(admitted)
+                    self.handle_messages(admitted)
+        except NoThread as error:
+            reason = f"no link can be held: {reason_of(error)}"
+            self._driver.refuse("threads", connection.source, reason)
+            connection.send([Refused(self._me.origin, reason, ())])
 
-    def _run_link(self, link: Link) -> None:
-        """The three threads of a link, this one reading; returns when all have ended."""
-        others = [
-            self._threads.start("generate_messages", self.generate_messages, link),
-            self._threads.start("liveness_test", self.liveness_test, link),
-        ]
-        self.handle_messages(link)
-        for thread in others:
-            thread.join()
+    def _threads_of_a_link(self) -> contextlib.AbstractContextManager[BeginLink]:
+        """Two threads beside the one that reads, had before there is a link that needs them."""
+        return self._threads.ready(self.generate_messages, self.liveness_test)
 
     def _carry_out(self, action: Action) -> None:
         """What the node decided, as far as it needs the world."""

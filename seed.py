@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import settings
 from directory import Directory
@@ -135,8 +136,9 @@ class Seed(Startable):
             )
             self._is_started = True
         self._journal.record("listening", address=str(self._listener.address))
-        self._threads.start("accept", self._reception.accept, self._stopping)
-        self._threads.start("expire", self._expire)
+        with self._wholly(self._listener):
+            self._threads.start("accept", self._reception.accept, self._stopping)
+            self._threads.start("expire", self._expire)
 
     def listen(self) -> None:
         """Start, and return once the seed has been stopped."""
@@ -229,13 +231,8 @@ class Seed(Startable):
                 self._journal.record("certificates", reason=news)
             with self._lock:
                 lapsed = self._directory.lapsed(time.monotonic())
-            for start in range(0, len(lapsed), PARALLEL_ATTEMPTS):
-                attempts = [
-                    self._threads.start("try", self._remove_if_dead, peer, "its lease has ended")
-                    for peer in lapsed[start : start + PARALLEL_ATTEMPTS]
-                ]
-                for attempt in attempts:
-                    attempt.join()
+            try_each = partial(self._remove_if_dead, why="its lease has ended")
+            self._threads.each("try", try_each, lapsed, PARALLEL_ATTEMPTS)
 
     # ---- answers ----
 

@@ -32,6 +32,7 @@ from command_line import (
     answer,
     argument,
     complain,
+    complain_of,
     count_number,
     parser,
     port_number,
@@ -41,7 +42,7 @@ from command_line import (
     wait_for_ever,
 )
 from journal import Event
-from link import Listener
+from link import Listener, reason_of
 from messages import AddressInUse, BadAddress, BadCertificate
 from screen import Screen
 from seed import Seed
@@ -168,7 +169,10 @@ class Network:
             self._has_room.notify_all()
         for child in self._children:
             child.process.kill() if child.is_starting else child.process.terminate()
-        self._threads.start("stop seeds", self._stop_seeds, reason)
+        try:
+            self._threads.start("stop seeds", self._stop_seeds, reason)
+        except OSError:  # the system gives no further thread
+            self._stop_seeds(reason)
         for child in self._children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(max(0.0, deadline_s - time.monotonic()))
@@ -191,8 +195,7 @@ class Network:
         """All at once, for each may have to wait for peers that hang."""
         with self._seeding:
             seeds = list(self._seeds)
-        for stop in [self._threads.start("stop a seed", seed.stop, reason) for seed in seeds]:
-            stop.join()
+        self._threads.each("stop a seed", lambda seed: seed.stop(reason), seeds, len(seeds))
 
     def _start_seeds(self) -> None:
         arguments = self._arguments
@@ -230,15 +233,31 @@ class Network:
         command += ["--config", arguments.config, "--log", arguments.log]
         command += ["--verbose"] if arguments.verbose else []
         command += ["--tls", arguments.tls] if arguments.tls else []
+        try:
+            child = self._started(command, program, host, port)
+        except OSError as error:  # the system gives no further process
+            self._screen.say(f"the {program} on port {port} cannot be started: {reason_of(error)}")
+            return
+        if child is None:
+            return
+        try:
+            self._threads.start(f"{program} {port}", self._look_after, child, ports, further)
+        except OSError as error:
+            self._screen.say(f"nobody can look after port {port}: {reason_of(error)}")
+            child.process.kill()
+            self._look_after(child, ports, further)
+
+    def _started(self, command: list[str], program: str, host: str, port: int) -> Child | None:
+        """The process, once not too many others are starting; None once told to stop."""
         with self._lock:
             self._has_room.wait_for(self._may_start, START_TIMEOUT_S)
             if self._stopping.is_set():
-                return
+                return None
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             child = Child(process, program, host, port)
             self._children.append(child)
             self._starting += 1
-        self._threads.start(f"{program} {port}", self._look_after, child, ports, further)
+            return child
 
     def _may_start(self) -> bool:
         return self._starting < MAX_STARTING or self._stopping.is_set()
@@ -304,7 +323,7 @@ def _explaining_faults() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        complain(f"{error.filename}: {error.strerror}")
+        complain_of(error)
         raise SystemExit(BAD_INPUT) from error
     except (BadAddress, BadCertificate) as error:
         complain(str(error))

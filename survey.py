@@ -8,13 +8,13 @@ little however large it is.
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from link import ask
 from messages import Address, Inspect, Inspected, WireError
 from registration import listed_by
+from threads import Threads
 from trust import Trust
 
 LOOK_INTERVAL_S = 1.0  # between two looks at everybody
@@ -46,11 +46,16 @@ class Survey:
     """The network as it was seen last. `see` may be called from any thread."""
 
     def __init__(
-        self, me: Address, list_seeds: Callable[[], Iterable[Address]], trust: Trust | None
+        self,
+        me: Address,
+        list_seeds: Callable[[], Iterable[Address]],
+        trust: Trust | None,
+        threads: Threads,
     ) -> None:
         self._me = me
         self._trust = trust
         self._list_seeds = list_seeds
+        self._threads = threads
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # guards what follows
         self._has_changed = threading.Condition(self._lock)
@@ -83,32 +88,33 @@ class Survey:
 
     def keep(self) -> None:
         """Look at everybody again and again while somebody wants to see it, until stopped."""
-        with ThreadPoolExecutor(ASKERS, f"{self._me} ask") as askers:
-            while not self._stopping.is_set():
-                with self._lock:
-                    self._has_changed.wait_for(self._is_wanted)
-                if self._stopping.is_set():
-                    return
-                self._look(askers)
-                with self._lock:
-                    self._forget(time.monotonic())
-                    self._looked_s = max(self._looked_s, time.monotonic())
-                    self._has_changed.notify_all()
-                self._stopping.wait(LOOK_INTERVAL_S)
+        while not self._stopping.is_set():
+            with self._lock:
+                self._has_changed.wait_for(self._is_wanted)
+            if self._stopping.is_set():
+                return
+            self._look()
+            with self._lock:
+                self._forget(time.monotonic())
+                self._looked_s = max(self._looked_s, time.monotonic())
+                self._has_changed.notify_all()
+            self._stopping.wait(LOOK_INTERVAL_S)
 
     def _is_wanted(self) -> bool:
         return self._stopping.is_set() or time.monotonic() < self._wanted_until_s
 
-    def _look(self, askers: ThreadPoolExecutor) -> None:
+    def _look(self) -> None:
         """Ask the seeds, then every peer known, then those that were named meanwhile."""
         seeds = list(self._list_seeds())
-        listed = list(
-            askers.map(lambda seed: listed_by(seed, ANSWER_TIMEOUT_S, self._trust), seeds)
-        )
-        answers = [peers is not None for peers in listed]
+        listed: dict[Address, tuple[Address, ...] | None] = dict.fromkeys(seeds)
+
+        def ask_seed(seed: Address) -> None:
+            listed[seed] = listed_by(seed, ANSWER_TIMEOUT_S, self._trust)
+
+        self._threads.each("ask", ask_seed, seeds, ASKERS)
         with self._lock:
-            self._seeds = dict(zip(seeds, answers, strict=True))
-            self._name([self._me, *(peer for peers in listed for peer in peers or ())])
+            self._seeds = {seed: peers is not None for seed, peers in listed.items()}
+            self._name([self._me, *(peer for peers in listed.values() for peer in peers or ())])
         asked: set[Address] = set()
         while not self._stopping.is_set():
             with self._lock:
@@ -116,8 +122,7 @@ class Survey:
             if not due:
                 return
             asked.update(due)
-            for _ in askers.map(self._ask, due):
-                pass
+            self._threads.each("ask", self._ask, due, ASKERS)
 
     def _ask(self, peer: Address) -> None:
         if self._stopping.wait(ASKERS / QUESTIONS_PER_S):

@@ -3,14 +3,21 @@
 And those that serve whoever connects: with bounds, because anybody may.
 """
 
+import contextlib
+import errno
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Self
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Self, TypeVar
 
 from limits import Tally
-from link import Connection, Listener
+from link import Connection, Listener, reason_of
 from settings import Tunables
+
+ACCEPT_AGAIN_S = 0.1  # after a failure to accept, or to serve who was accepted
+
+T = TypeVar("T")
 
 
 class Startable:
@@ -29,6 +36,23 @@ class Startable:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @contextlib.contextmanager
+    def _wholly(self, listener: Listener) -> Iterator[None]:
+        """Begin all that is begun in here, or nothing: a thread may be wanting half-way."""
+        try:
+            yield
+        except OSError as error:
+            self.stop(reason_of(error))
+            listener.close()
+            raise
+
+
+class NoThread(OSError):
+    """The system gives no further thread, as under the limit of a service or a container."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EAGAIN, "the system gives no further thread")
+
 
 class Threads:
     """Starts threads, and joins all of them by a deadline."""
@@ -40,7 +64,10 @@ class Threads:
         self._threads: set[threading.Thread] = set()
 
     def start(self, name: str, target: Callable[..., object], *args: Any) -> threading.Thread:
-        """Run `target(*args)` in a thread. What it raises is recorded, and then raised."""
+        """Run `target(*args)` in a thread. What it raises is recorded, and then raised.
+
+        Raises NoThread.
+        """
 
         def run() -> None:
             try:
@@ -54,9 +81,66 @@ class Threads:
 
         thread = threading.Thread(target=run, name=f"{self._owner} {name}", daemon=True)
         with self._lock:  # so that nobody joins a thread before it has started
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise NoThread from error
             self._threads.add(thread)
         return thread
+
+    @contextlib.contextmanager
+    def ready(self, *tasks: Callable[[T], object]) -> Iterator[Callable[[T], None]]:
+        """Threads for the tasks, before it is known whether there will be something to work on.
+
+        They begin when it is given to what this yields; at the end they are joined. Raises
+        NoThread, and then none was needed.
+        """
+        is_known = threading.Event()
+        given: list[T] = []
+
+        def run(task: Callable[[T], object]) -> None:
+            is_known.wait()
+            for subject in given:
+                task(subject)
+
+        def give(subject: T) -> None:
+            given.append(subject)
+            is_known.set()
+
+        started: list[threading.Thread] = []
+        try:
+            for task in tasks:
+                started.append(self.start(task.__name__, run, task))  # noqa: PERF401  # may raise half-way
+            yield give
+        finally:
+            is_known.set()
+            for thread in started:
+                thread.join()
+
+    def each(
+        self, name: str, work: Callable[[T], object], items: Collection[T], at_once: int
+    ) -> None:
+        """Do the work for each item, so many at a time; returns when all is done.
+
+        This thread does its part: all of it, when the system gives no other.
+        """
+        waiting = deque(items)
+
+        def take_turns() -> None:
+            while True:
+                try:
+                    item = waiting.popleft()
+                except IndexError:
+                    return
+                work(item)
+
+        helpers: list[threading.Thread] = []
+        with contextlib.suppress(NoThread):
+            while len(helpers) < min(at_once, len(items)) - 1:
+                helpers.append(self.start(name, take_turns))
+        take_turns()
+        for helper in helpers:
+            helper.join()
 
     def join(self, deadline_s: float) -> None:
         """Wait for all that run now, but not past the deadline (`time.monotonic`).
@@ -102,13 +186,13 @@ class Reception:
             try:
                 connection = self._listener.accept()
             except OSError:
-                stopping.wait(0.1)  # closed by `abort`, or no descriptor left for now
+                stopping.wait(ACCEPT_AGAIN_S)  # closed by `abort`, or no descriptor left for now
                 continue
             silent = self._enter(connection)
             if silent is not None:
                 silent.abort()
                 self._refuse("half_open", silent.source, "too many connections that say nothing")
-            self._threads.start("handle_peer", self._receive, connection)
+            self._begin(connection, stopping)
         self._listener.close()
 
     def is_known(self, connection: Connection) -> None:
@@ -126,6 +210,21 @@ class Reception:
             strangers = list(self._strangers)
         for stranger in strangers:
             stranger.abort()
+
+    def _begin(self, connection: Connection, stopping: threading.Event) -> None:
+        """Give it a thread; while the system gives none it waits, and whoever comes behind it."""
+        has_waited = False
+        while not stopping.is_set():
+            try:
+                self._threads.start("handle_peer", self._receive, connection)
+                return
+            except NoThread as error:
+                if not has_waited:
+                    self._refuse("threads", connection.source, f"it has to wait: {error.strerror}")
+                has_waited = True
+                stopping.wait(ACCEPT_AGAIN_S)
+        self.is_known(connection)
+        connection.close()
 
     def _receive(self, connection: Connection) -> None:
         try:

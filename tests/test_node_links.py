@@ -192,6 +192,18 @@ def test_a_dial_that_fails_is_followed_by_others() -> None:
     assert not first & set(others)
 
 
+def test_a_dial_that_could_not_be_made_says_nothing_of_the_peer_and_is_made_later() -> None:
+    node = node_of()
+    node.learn(addresses(*range(10)), now_s=0)
+    first = set(node.overlay.dialling)
+    untried = min(first)
+    assert node.dial_failed(untried, Dialled.UNTRIED, now_s=0) == []
+    assert node.overlay.dialling == first - {untried}
+    others = dialled(node.tick(now_s=0.1))
+    assert len(others) == 1
+    assert untried not in others
+
+
 def test_a_failed_dial_is_reported_once_for_each_time_that_a_peer_goes_away() -> None:
     node = node_of()
     node.learn(addresses(1), now_s=0)
