@@ -96,26 +96,6 @@ def test_a_whole_network_stops_at_once(programs: Programs, how: str) -> None:
     assert programs.left_behind() == {}
 
 
-@pytest.mark.parametrize("how", HOWS)
-def test_the_seedspawner_stops_with_all_it_started(programs: Programs, how: str) -> None:
-    spawner = programs.start(
-        *("seedspawner.py", 3, "--base-port", free_ports(8)),
-        *("--peers", 3, "--peer-base-port", free_ports(8)),
-    )
-    wait_until(lambda: len(programs.logged("listening")) == 6, what="three seeds and three peers")
-    wait_until(lambda: len(programs.logged("neighbour_up")) >= 2, what="a network")
-    assert len(programs.left_behind()) >= 4, "each peer is its own process"
-    began_s = time.monotonic()
-    getattr(spawner, how)()
-    with spawner.telling_its_story():
-        assert spawner.wait() == 0
-        assert time.monotonic() - began_s < STOP_LIMIT_S
-        assert programs.left_behind() == {}
-    assert programs.listed() == []
-    assert len(programs.logged("stopped")) >= 6
-    assert programs.logged("dead") == []
-
-
 def spawned(programs: Programs, peers: int) -> Program:
     """Three seeds and peers of one seedspawner, once they are a network."""
     spawner = programs.start(
@@ -127,12 +107,8 @@ def spawned(programs: Programs, peers: int) -> Program:
     return spawner
 
 
-@pytest.mark.parametrize("how", HOWS)
-def test_the_seedspawner_stops_although_its_peers_hang(programs: Programs, how: str) -> None:
-    spawner = spawned(programs, 3)
-    for pid, command in programs.left_behind().items():
-        if "peer.py" in command:
-            os.kill(pid, signal.SIGSTOP)
+def stop_all_in_time(programs: Programs, spawner: Program, how: str) -> None:
+    """Stop the seedspawner in that way; see its haste, and that nothing is left behind."""
     began_s = time.monotonic()
     getattr(spawner, how)()
     with spawner.telling_its_story():
@@ -140,6 +116,24 @@ def test_the_seedspawner_stops_although_its_peers_hang(programs: Programs, how: 
         assert time.monotonic() - began_s < STOP_LIMIT_S
         assert programs.left_behind() == {}
     assert programs.listed() == []
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_seedspawner_stops_with_all_it_started(programs: Programs, how: str) -> None:
+    spawner = spawned(programs, 3)
+    assert len(programs.left_behind()) >= 4, "each peer is its own process"
+    stop_all_in_time(programs, spawner, how)
+    assert len(programs.logged("stopped")) >= 6
+    assert programs.logged("dead") == []
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_seedspawner_stops_although_its_peers_hang(programs: Programs, how: str) -> None:
+    spawner = spawned(programs, 3)
+    for pid, command in programs.left_behind().items():
+        if "peer.py" in command:
+            os.kill(pid, signal.SIGSTOP)
+    stop_all_in_time(programs, spawner, how)
 
 
 @pytest.mark.parametrize("how", [*HOWS, "kill"])
@@ -200,13 +194,7 @@ def test_the_seedspawner_stopped_while_it_starts_peers_leaves_none(
         *("--peers", 5, "--peer-base-port", free_ports(8)),
     )
     wait_until(lambda: len(programs.left_behind()) >= processes, what="some processes")
-    began_s = time.monotonic()
-    getattr(spawner, how)()
-    with spawner.telling_its_story():
-        assert spawner.wait() == 0
-        assert time.monotonic() - began_s < STOP_LIMIT_S
-        assert programs.left_behind() == {}
-    assert programs.listed() == []
+    stop_all_in_time(programs, spawner, how)
 
 
 @pytest.mark.parametrize("script", ["seedspawner.py", "seed.py", "peer.py", "dashboard.py"])
