@@ -18,7 +18,7 @@ from threads import Threads
 from trust import Trust
 
 LOOK_INTERVAL_S = 1.0  # between two looks at everybody
-ASKERS = 16  # questions under way at a time: a peer that hangs holds one up for a second
+ASKERS = 16  # questions under way at a time: a peer that hangs holds one up
 QUESTIONS_PER_S = 100  # so that 300 peers are asked within three seconds, and feel nothing
 ANSWER_TIMEOUT_S = 1.0  # as for an echo: a live peer manages, on a machine that has time for it
 LONGEST_ANSWER_S = 5.0  # for one that has been slow before, or has not answered yet
@@ -129,7 +129,8 @@ class Survey:
             return
         is_refused, told = False, None
         with self._lock:
-            patience_s = self._sights[peer].patience_s
+            sight = self._sights[peer]
+            patience_s = ANSWER_TIMEOUT_S if sight.is_dead else sight.patience_s
         asked_s = time.monotonic()
         try:
             answer = ask(peer, Inspect(), patience_s, self._trust)

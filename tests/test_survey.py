@@ -1,5 +1,6 @@
 """The network as the gateway shows it: every peer and link, and what becomes of them."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,12 @@ import pytest
 
 import survey
 from embedding import Embedded
-from helpers import free_port, let_pass, wait_until
+from helpers import PATIENCE_S, free_port, let_pass, wait_until
 from link import ask
-from messages import Address, Message
+from messages import Address, Inspected, Linked, Message
 from programs import Programs
+from survey import ANSWER_TIMEOUT_S, LONGEST_ANSWER_S, Survey
+from threads import Threads
 from trust import Trust
 from visits import say, served, visit
 
@@ -174,6 +177,39 @@ def test_peers_that_answer_slowly_are_shown_as_alive_all_the_time(
     for _ in range(10):
         let_pass(0.5)
         assert list(states(url).values()) == ["alive"] * 3
+
+
+def test_who_was_found_dead_holds_up_the_look_at_others_no_longer_than_need_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where many are unplugged at once: the rest of the map must go on."""
+    me, gone = Address("10.0.0.1", 6000), Address("10.0.0.2", 6000)
+    waited_s: list[float] = []
+    found_dead: list[Address] = []
+
+    def ask_in_a_script(peer: Address, _: Message, timeout_s: float, *__: object) -> Message:
+        if peer == gone:
+            waited_s.append(timeout_s)
+            if len(waited_s) > 1:
+                raise TimeoutError
+        links = (Linked(gone, is_tree=True),)
+        return Inspected(peer, 1, 0, 0, 0, 0, links, dead=tuple(found_dead))
+
+    monkeypatch.setattr(survey, "ask", ask_in_a_script)
+    monkeypatch.setattr(survey, "LOOK_INTERVAL_S", 0.05)
+    faults: list[str] = []
+    threads = Threads("map", faults.append)
+    seen = Survey(me, list, None, threads)
+    threads.start("look", seen.keep)
+    try:
+        wait_until(lambda: seen.see() and len(waited_s) > 3, what="some questions")
+        assert waited_s[2:] == [LONGEST_ANSWER_S] * len(waited_s[2:]), "it may only be slow"
+        found_dead.append(gone)
+        wait_until(lambda: seen.see() and waited_s[-1] == ANSWER_TIMEOUT_S, what="a short one")
+    finally:
+        seen.stop()
+        threads.join(time.monotonic() + PATIENCE_S)
+    assert faults == []
 
 
 def test_a_silent_peer_is_shown_for_as_long_as_others_name_it(
