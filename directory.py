@@ -15,10 +15,12 @@ from settings import Tunables
 SHARED_S = 0.1  # so long the same list is given to all who ask: it takes a millisecond to make one,
 MOST_SHARED = 100  # but not to more, or of a thousand who start at once all would dial the same few
 
-# Where processors or lines are too busy, live peers fall silent: so a seed learns whether they are.
-SLOW_ECHOES = 3  # echoes that took more than half the time there is, or peers that gave none; one
-SLOW_FOR_S = 10.0  # was but a lost packet or a death. So many in this time, and who is silent is
-RENEWALS_TO_DOUBT = 1.5  # tried again until it would have renewed its lease, if it lived
+# Where processors or lines are too busy, live peers fall silent. So a seed counts the echoes that
+# took more than half the time there is, and the peers that gave none: after SLOW_ECHOES of them
+# within SLOW_FOR_S it removes nobody for silence at once, but tries again.
+SLOW_ECHOES = 3  # a single one is a lost packet or a death
+SLOW_FOR_S = 10.0
+RENEWALS_TO_DOUBT = 1.5  # times the interval between renewals: then who lives has renewed
 
 
 @dataclass(slots=True)

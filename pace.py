@@ -9,9 +9,10 @@ turn. At the origin this is how far the slowest of all has come, and `broadcast`
 lies too far back.
 
 Nobody waits for a peer that is left behind: one that took in less than an eighth of what others
-did, or has hardly moved for a second (longer when many streams share the way). It lags, and may
-find gaps; the others do not feel it. Only when all neighbours are behind does the origin wait for
-the best of them, however slow.
+did since it began to keep up, or has hardly moved for a second (longer when many streams share the
+way). It lags, and may find gaps; the others do not feel it. But one that kept up for long, and then
+turns slow, is waited for as long as it moves. Only when all neighbours are behind does the origin
+wait for the best of them, however slow.
 
 A stream starts slowly, as TCP does: at first an eighth of the limit may be under way, then as much
 more as the best of the neighbours has taken in. So when all peers begin to speak in the same
@@ -29,8 +30,8 @@ from wire import Run
 STEPS = 8  # parts of the room: after each, progress is told; the first room is such a part itself
 KEEPS_UP = 8  # who takes in less than this part of what is said is left behind; that shows after
 # half of the limit, so that nobody has to wait for it
-PATIENCE_S = 1.0  # who is too far back must come nearer by a quarter of its room in this time,
-MOST_PATIENCE_S = 5.0  # or as many times this as streams share the history, up to that
+PATIENCE_S = 1.0  # in it who is too far back must be near again, or nearer by a quarter room;
+MOST_PATIENCE_S = 5.0  # as many times as long, up to this, where streams share the history
 MOST_POINTS = 16 * STEPS
 UNLIMITED = 1 << 62
 
