@@ -30,7 +30,7 @@ from messages import (
 )
 from pace import Pace
 from settings import Tunables
-from streams import Gap, Habit, Late, Ledger, Question, Stream, Threshold, part, parts
+from streams import TRICKLE, Gap, Habit, Late, Ledger, Question, Stream, Threshold, part, parts
 from wire import MAX_NUMBER, Run, new_run
 
 
@@ -302,20 +302,26 @@ class Gossip:
         failures: list[Address | None] = []
         for key, question in list(self._questions.items()):
             stream = self.streams[key]
-            is_waiting = question.is_waiting
             if question.has_progress(stream):
-                if is_waiting:
+                patience_s = self._tunables.want_patience_s
+                if question.is_waiting:
                     self._tree.took(now_s - question.opened_s)
-                patience_s = self._tree.wait_s if is_waiting else self._tunables.want_patience_s
+                    patience_s = self._tree.wait_s
                 question.progressed(stream, now_s, patience_s)
             if not self._is_behind(stream):
                 del self._questions[key]
             elif now_s >= question.deadline_s:
-                if is_waiting and not self.is_inbox_full:
-                    failures.append(stream.brought_by if stream.upto > question.upto else None)
+                if question.is_waiting and not self.is_inbox_full:
+                    failures.append(self._who_trickles(stream, stream.upto - question.upto))
                     stream.late = Late(stream.upto + 1, question.opened_s)
                 self._ask(stream, question, now_s)
         return failures
+
+    def _who_trickles(self, stream: Stream, came: int) -> Address | None:
+        """Who brought so little of the stream, by the word of two others: one may be lying."""
+        much = stream.upto + came * TRICKLE
+        others = sum(ledger.has.get(stream.key, 0) > much for ledger in self._ledgers.values())
+        return stream.brought_by if came and others > 1 else None
 
     def _large_streams(self) -> int:
         """How many share the history, when that is no longer as good as empty."""
@@ -326,8 +332,6 @@ class Gossip:
 
     def collect_wants(self) -> list[tuple[Address, Want]]:
         """The questions decided on since the last call, and whom to put them to."""
-        if not self._wants:
-            return []
         wants = [(n, Want(some)) for n, wanted in self._wants.items() for some in parts(wanted)]
         self._wants.clear()
         return wants

@@ -60,23 +60,29 @@ def test_what_the_tree_does_not_bring_in_time_is_asked_for_and_counted(gossip: G
     assert gossip.tick(now_s=MOST_S + 0.1) == [], "once"
 
 
-def let_it_flow(gossip: Gossip, announced: int, brought: int) -> list[Address | None]:
-    """For two seconds B announces so many a tick, and A, on the tree, brings so many of them."""
-    failed = []
+def let_it_flow(
+    gossip: Gossip, announced: int, brought: int, claimants: tuple[Address, ...] = (B, C)
+) -> list[Address | None]:
+    """For two seconds others announce so many a tick; A, on the tree, brings so many of them."""
     for tick in range(1, 41):
-        announce(gossip, B, S, 1, tick * announced, tick / 20, is_news=True)
+        for claimant in claimants:
+            announce(gossip, claimant, S, 1, tick * announced, tick / 20, is_news=True)
         gossip.hear(A, run(S, (tick - 1) * brought + 1, tick * brought), tick / 20)
-        failed += gossip.tick(tick / 20 + 0.01)
-        if failed:
-            break
-    return failed
+        if failed := gossip.tick(tick / 20 + 0.01):
+            return failed
+    return []
 
 
 def test_a_trickle_is_not_waited_for_while_others_have_much_more(gossip: Gossip) -> None:
     assert let_it_flow(gossip, announced=TRICKLE + 2, brought=1) == [A]
     [(who, _, after)] = asked(gossip)
-    assert who == B
+    assert who in (B, C)
     assert after < 10, "within half a second"
+
+
+def test_one_who_claims_to_have_much_more_may_be_lying(gossip: Gossip) -> None:
+    assert let_it_flow(gossip, announced=TRICKLE + 2, brought=1, claimants=(B,)) == [None]
+    assert [who for who, _, _ in asked(gossip)] == [B], "it is asked, and nobody is blamed"
 
 
 def test_a_tree_that_brings_a_fair_part_is_waited_for(gossip: Gossip) -> None:
