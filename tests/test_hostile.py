@@ -247,8 +247,11 @@ def test_streams_made_up_by_the_thousand(honest: Honest) -> None:
         wait_until(lambda: len(insider.of(Run)) >= 3, what="what all said")
         said = insider.of(Run)
         for start in range(0, 70_000, 1000):
-            numbers = range(start + 10_000, start + 11_000)
-            insider.say(*(new_run(key(number, BOOT_MS), 1, b"") for number in numbers))
+            hosts = (
+                f"10.{n // 62_500}.{n // 250 % 250}.{n % 250}" for n in range(start, start + 1000)
+            )
+            made_up = (StreamName(Address(host, 6000), BOOT_MS) for host in hosts)
+            insider.say(*(new_run(stream.key, 1, b"") for stream in made_up))
         insider.say(*said)
         peer = honest.peers[0]
         peer.wait_for("refused", what="streams")
