@@ -78,7 +78,6 @@ def conditions(reports: list[Report]) -> list[str]:
     for report in reports:
         machine = report["machine"]
         command = " ".join([f"{report['script']}.py", *report["arguments"]])
-        command = re.sub(r" --json \S+", "", command)
         at = machine["at"].replace("T", " ")[:16]
         what = f"{machine['cores']} cores, {machine['cpu']}, {machine['memory_gib']} GiB, "
         what += f"Linux {machine['kernel']}, Python {machine['python']}"
