@@ -35,9 +35,8 @@ def reporting(
     file: str | None, script: str, arguments: list[str], rows: list[Row], **further: object
 ) -> Iterator[None]:
     """Write `rows` to the file, with all there is to know about the run, when the block ends."""
-    said = list(arguments)
-    if file is not None and file in said:  # where it lies is nobody's business
-        del said[said.index(file) - 1 : said.index(file) + 1]
+    whereto = ("--json", file, f"--json={file}")  # which is nobody's business
+    said = [argument for argument in arguments if argument not in whereto]
     about = {"machine": described(), "script": Path(script).stem, "arguments": said}
     report = {**about, **further, "rows": rows}
     try:
