@@ -50,7 +50,7 @@ FILES = {
     "/waves.js": ("waves.js", SCRIPT),
 }
 DEFAULT_PORT = 8000
-BROADCAST_TIMEOUT_S = 5.0  # then who says something is told that every neighbour is far behind
+BROADCAST_TIMEOUT_S = 5.0  # then who says something is told what it waits for
 LEAST_TOKEN = 16  # characters; a shorter one can be guessed
 STOP_TIMEOUT_S = 1.0  # for visits to end; the peer stops after that
 

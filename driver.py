@@ -277,10 +277,10 @@ class Driver:
     # ---- saying and hearing ----
 
     def broadcast(self, payload: bytes, timeout_s: float | None) -> int:
-        """Say it, once nobody is far behind who keeps up. Raises NotRunning, BroadcastTimeout."""
+        """Say it, once it may be said (see `pace.py`). Raises NotRunning, BroadcastTimeout."""
         with self.lock:
             if not self._may_go_on() and not self._has_room.wait_for(self._may_go_on, timeout_s):
-                raise BroadcastTimeout(f"others are far behind, for {timeout_s} s")
+                raise BroadcastTimeout(f"{self.node.gossip.pace.obstacle}, for {timeout_s} s")
             if self._is_leaving:
                 raise NotRunning("the peer is not running")
             number = self.node.broadcast(payload, now_s())
@@ -318,7 +318,7 @@ class Driver:
             self._events.clear()
             self._directs.clear()
             self._directs_size = 0
-            items = self.node.gossip.collect(COLLECT_BYTES)
+            items = self.node.gossip.inbox.collect(COLLECT_BYTES)
             return News(events, directs, items, self._is_over and not self.node.gossip.inbox)
 
     def _refuse(self, limit: str, source: str, reason: str) -> None:

@@ -14,9 +14,8 @@ there back; without progress, another is asked. What nobody can provide any more
 
 import random
 import zlib
-from collections import deque
 
-from limits import Refusals
+from limits import OF_GOSSIP, Refusals
 from messages import (
     Address,
     Have,
@@ -30,7 +29,19 @@ from messages import (
 )
 from pace import Pace
 from settings import Tunables
-from streams import TRICKLE, Gap, Habit, Late, Ledger, Question, Stream, Threshold, part, parts
+from streams import (
+    TRICKLE,
+    Gap,
+    Habit,
+    Inbox,
+    Late,
+    Ledger,
+    Question,
+    Stream,
+    Threshold,
+    part,
+    parts,
+)
 from wire import MAX_NUMBER, Run, new_run
 
 
@@ -51,9 +62,9 @@ class Gossip:
         self._rng = rng
         self._ready = ready  # neighbours to whom something can be sent now; shared with the node
         self._wants_history = wants_history
-        self.own = Stream(me.key)
+        self.own = Stream.begun(me.key, 0, tunables, 0.0)
         self.streams: dict[StreamKey, Stream] = {self.own.key: self.own}
-        self._forgotten = Threshold(tunables, refusals or Refusals("streams"))
+        self._threshold = Threshold(tunables, refusals or Refusals(*OF_GOSSIP))
         self._ledgers: dict[Address, Ledger] = {}
         self._questions: dict[StreamKey, Question] = {}
         self._wants: dict[Address, list[Wanted]] = {}  # decided, not yet collected by the node
@@ -64,8 +75,7 @@ class Gossip:
         self._has_news = False  # something may wait to be announced
         self._announced_s = float("-inf")  # when announcements were last made
         self._digest: int | None = None  # None: to be computed anew
-        self.inbox: deque[Run | Gap] = deque()  # heard, and not yet taken by the application
-        self.inbox_size = 0
+        self.inbox = Inbox(tunables.inbox_bytes)
         self.history_size = 0
         self.pace = Pace(me.key, tunables)
         self.delivered = 0  # messages handed to the application
@@ -143,7 +153,7 @@ class Gossip:
         """Say something to everyone. Returns its number in our stream."""
         run = new_run(self.own.key, self.own.upto + 1, payload)
         self._retain(self.own, run, now_s)
-        self.pace.grew(run)
+        self.pace.spoke(run, now_s)
         self._owe_to_all_but(None, self.own.key)
         return run.last
 
@@ -164,7 +174,12 @@ class Gossip:
         if last <= stream.upto:
             self.surplus += last - run.first + 1
             return 0
-        if run.first > stream.upto + 1 or self.is_inbox_full:
+        if run.first > stream.upto + 1 or self.inbox.is_full:
+            self._question(stream, now_s)
+            return 0
+        count = last - stream.upto
+        if not stream.budget.spend(now_s, count):
+            self._threshold.refuse(stream, ledger.source, now_s)
             self._question(stream, now_s)
             return 0
         if run.first <= stream.upto:
@@ -172,9 +187,8 @@ class Gossip:
             run = run.after(stream.upto)
         self._retain(stream, run, now_s)
         stream.brought_by = neighbour
-        self._hand_on(run, len(run.data))
+        self.inbox.put(run)
         self._owe_to_all_but(neighbour, key, push=not is_answer)
-        count = run.last - run.first + 1
         self.pace.grew(run)
         self.delivered += count
         return count
@@ -206,22 +220,6 @@ class Gossip:
         """Whether something waits to be sent to this neighbour."""
         return bool(self._ledgers[neighbour].owed)
 
-    def collect(self, budget: int) -> list[Run | Gap]:
-        """What the application has not had yet, oldest first, about `budget` bytes of it."""
-        taken: list[Run | Gap] = []
-        while self.inbox and budget > 0:
-            item = self.inbox.popleft()
-            size = len(item.data) if isinstance(item, Run) else 0
-            self.inbox_size -= size
-            budget -= size
-            taken.append(item)
-        return taken
-
-    @property
-    def is_inbox_full(self) -> bool:
-        """The application is far behind: nothing is taken until it has caught up."""
-        return self.inbox_size >= self._tunables.inbox_bytes
-
     # ---- what each side has ----
 
     def neighbour_has(self, neighbour: Address, have: Have, now_s: float) -> None:
@@ -251,7 +249,7 @@ class Gossip:
         for key, after in ((w.stream, w.after) for w in part(want.wanted, "want")):
             stream = self.streams.get(key)
             if stream is None:
-                upto = self._forgotten.heard(key)
+                upto = self._threshold.heard(key)
                 cannot.append(Holding(key, upto + 1, upto))
             elif after + 1 < stream.first:
                 cannot.append(stream.holding)
@@ -311,7 +309,7 @@ class Gossip:
             if not self._is_behind(stream):
                 del self._questions[key]
             elif now_s >= question.deadline_s:
-                if question.is_waiting and not self.is_inbox_full:
+                if question.is_waiting and not self.inbox.is_full:
                     failures.append(self._who_trickles(stream, stream.upto - question.upto))
                     stream.late = Late(stream.upto + 1, question.opened_s)
                 self._ask(stream, question, now_s)
@@ -391,8 +389,9 @@ class Gossip:
             self._wait_or_give_up(stream, question, ahead, now_s)
             return
         question.nobody_since_s = None
-        if self.is_inbox_full:
-            return  # asked again after the patience; what came now would be refused
+        question.is_put_off = self.inbox.is_full or not stream.budget.spend(now_s, 0)
+        if question.is_put_off:
+            return  # until the patience is over, or more of it comes
         untried = question.untried(able)
         eager = [n for n in untried if self._ledgers[n].is_eager]  # there it will go on flowing
         question.asked = self._rng.choice(eager or untried)
@@ -414,7 +413,7 @@ class Gossip:
             question.deadline_s = question.nobody_since_s + self._tunables.gap_patience_s
             return
         last = min(ledger.provides_from[stream.key] for ledger in ahead.values()) - 1
-        self._hand_on(Gap(stream.key, stream.upto + 1, last), 0)
+        self.inbox.put(Gap(stream.key, stream.upto + 1, last))
         self._drop(stream, stream.size)
         stream.upto = last
         self._digest = None
@@ -430,14 +429,14 @@ class Gossip:
 
         A peer that wants no history begins after `past`.
         """
-        heard = self._forgotten.enter(key, upto, ledger.source, now_s)
+        heard = self._threshold.enter(key, upto, ledger.source, now_s)
         if heard is None:
             return None
         if len(self.streams) >= self._tunables.max_streams:
             self._forget_quietest()
         is_older_than_we = stream_name(key).boot_ms < self._me.boot_ms
         start = past if not heard and is_older_than_we and not self._wants_history else heard
-        stream = self.streams[key] = Stream(key, start, grown_s=now_s)
+        stream = self.streams[key] = Stream.begun(key, start, self._tunables, now_s)
         self._digest = None
         return stream
 
@@ -450,10 +449,6 @@ class Gossip:
             self._drop(stream, 1)
         if self.history_size > self._tunables.history_bytes:
             self._drop_from_largest()
-
-    def _hand_on(self, item: Run | Gap, size: int) -> None:
-        self.inbox.append(item)
-        self.inbox_size += size
 
     def _drop(self, stream: Stream, size: int) -> None:
         self.history_size -= stream.drop_oldest(size)
@@ -474,7 +469,7 @@ class Gossip:
         for stream in quietest[: max(1, self._tunables.max_streams // 16)]:
             self._drop(stream, stream.size)
             if stream.upto > 0:
-                self._forgotten.leave(stream.key, stream.upto)
+                self._threshold.leave(stream.key, stream.upto)
             del self.streams[stream.key]
             self.pace.forget(stream.key)
             self._questions.pop(stream.key, None)

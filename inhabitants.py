@@ -136,7 +136,7 @@ class SimulatedPeer:
         if self.node.ready:
             self._pump()
         if self.node.gossip.inbox:
-            for item in self.node.gossip.collect(1 << 30):
+            for item in self.node.gossip.inbox.collect(1 << 30):
                 self._hear(item)
         self._schedule_tick()
         if self.links and not self.is_testing:

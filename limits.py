@@ -13,7 +13,8 @@ SAID_REASONS = 64  # and so many of them are said, each for itself
 REMEMBERED_SPENDERS = 4096  # then who spent least lately is forgotten, and has a full budget again
 
 OF_BOTH = ("half_open", "handshakes", "frames", "threads", CERTIFICATE)
-OF_A_PEER = (*OF_BOTH, "admissions", "links", "opinions", "outboxes", "streams", "directs")
+OF_GOSSIP = ("streams", "messages")
+OF_A_PEER = (*OF_BOTH, *OF_GOSSIP, "admissions", "links", "opinions", "outboxes", "directs")
 OF_A_SEED = (*OF_BOTH, "registrations", "attempts")
 
 
@@ -68,14 +69,15 @@ class Budget:
     left: float
     filled_s: float
 
-    def spend(self, now_s: float) -> bool:
-        """Pay for one more. False if there is nothing left to pay with."""
-        self.left = min(self.most, self.left + (now_s - self.filled_s) * self.per_s)
+    def spend(self, now_s: float, count: int = 1) -> bool:
+        """Pay for so many at once, be it on credit. False if there is nothing left to pay with."""
+        left = self.left + (now_s - self.filled_s) * self.per_s
+        if left > self.most:  # `min` takes twice as long, and streams pay for each run they bring
+            left = self.most
+        can_pay = left >= 1
+        self.left = left - count if can_pay else left
         self.filled_s = now_s
-        if self.left < 1:
-            return False
-        self.left -= 1
-        return True
+        return can_pay
 
 
 class Budgets:

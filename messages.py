@@ -39,7 +39,7 @@ class BadCertificate(NetworkError, ValueError):
 
 
 class BroadcastTimeout(NetworkError):
-    """Every neighbour stayed far behind for the whole time-out; nothing was sent."""
+    """Others stayed far behind, or too much was said, for the whole time-out; nothing was sent."""
 
 
 class WireError(NetworkError):

@@ -373,7 +373,7 @@ class Node:
             "delivered": self.gossip.delivered,
             "surplus": self.gossip.surplus,
             "history_bytes": self.gossip.history_size,
-            "waiting_bytes": self.gossip.inbox_size,
+            "waiting_bytes": self.gossip.inbox.size,
             **self.refusals.stats(),
         }
 

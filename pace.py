@@ -14,6 +14,8 @@ way). It lags, and may find gaps; the others do not feel it. But one that kept u
 turns slow, is waited for as long as it moves. Only when all neighbours are behind does the origin
 wait for the best of them, however slow.
 
+And nobody says more than so much a second: others would refuse it (`streams.Threshold.refuse`).
+
 A stream starts slowly, as TCP does: at first an eighth of the limit may be under way, then as much
 more as the best of the neighbours has taken in. So when all peers begin to speak in the same
 instant, each hears of the streams that share the histories with its own before too much is said.
@@ -22,6 +24,7 @@ instant, each hears of the streams that share the histories with its own before 
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+from limits import Budget
 from messages import Address, Progress, StreamKey
 from settings import Tunables
 from streams import cost_of
@@ -89,11 +92,18 @@ class Pace:
         self._patience_s = 0.0
         self.share_history(1)
         self._free_until = UNLIMITED  # the position up to which we may speak without waiting
+        per_s = tunables.stream_messages_per_s
+        self._budget = Budget(max(1.0, per_s), per_s, max(1.0, per_s), 0.0)  # what we say at once
 
     @property
     def is_far_ahead(self) -> bool:
-        """Whether others have to take in more before we say more."""
-        return self._flows[self._own].at > self._free_until
+        """Whether we have to wait: others are behind, or more than is allowed was said."""
+        return self._flows[self._own].at > self._free_until or self._budget.left < 1
+
+    @property
+    def obstacle(self) -> str:
+        """Why nothing may be said now."""
+        return "more was said than is allowed" if self._budget.left < 1 else "others are far behind"
 
     def share_history(self, streams: int) -> None:
         """So many streams are large now: none may lag by more than its part of a history."""
@@ -139,6 +149,11 @@ class Pace:
             flow.told_at[neighbour] = 0
             self._due.add(key)
         flow.takers.pop(neighbour, None)  # it gets the stream from another
+
+    def spoke(self, run: Run, now_s: float) -> None:
+        """We have said one thing more."""
+        self._budget.spend(now_s)
+        self.grew(run)
 
     def grew(self, run: Run) -> None:
         """We have one run more of a stream."""
@@ -198,6 +213,7 @@ class Pace:
         """Time has passed: some may have lost their claim to be waited for."""
         self._due |= self._slow
         self._slow.clear()
+        self._budget.spend(now_s, 0)  # there is more of it now
         self._review(now_s)
 
     # ---- who is waited for ----

@@ -199,8 +199,9 @@ class Peer(Startable):
     def broadcast(self, payload: bytes, timeout: float | None = None) -> int:
         """Say something to everyone. Returns its number: 1, 2, 3 …
 
-        Waits while others are far behind, unless they do not keep up anyway. Raises
-        MessageTooLarge, NotRunning, and BroadcastTimeout after `timeout` seconds of waiting.
+        Waits while others are far behind, unless they do not keep up anyway; and while more was
+        said than `stream_messages_per_s` allows. Raises MessageTooLarge, NotRunning, and
+        BroadcastTimeout after `timeout` seconds of waiting.
         """
         self._check_may_say(payload)
         return self._driver.broadcast(bytes(payload), timeout)

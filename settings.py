@@ -56,12 +56,14 @@ class Tunables:
     # What is owed (gossip)
     history_bytes: int = 64 << 20  # what is retained for others, over all streams
     stream_messages: int = 100_000  # and at most this many messages of one stream
+    stream_messages_per_s: float = 100_000.0  # what one origin may say, far more than one process
+    # can make others take in; who comes late may be told all of `stream_messages` at once besides
     max_streams: int = 4096  # origins (each life of each) whose messages are retained
     remembered_streams: int = 65_536  # others: only how far they were heard; past it, the oldest
     # lives are refused, so that nothing is ever heard twice
     new_streams_per_s: float = 10.0  # that a neighbour may tell of, beyond `max_streams` at once:
-    # a stream made up costs everybody memory; a message costs only him who says it, for each
-    # stream has its share of the history, so there is no limit to messages a second
+    # a stream made up costs everybody memory for good; a message has its place in the history for
+    # a while, at the cost of what its own origin said before
     inbox_bytes: int = 32 << 20  # heard but not yet taken by the application
     batch_bytes: int = 128 << 10  # taken for one `sendall`, so that control frames wait little
     broadcast_lag_bytes: int = 16 << 20  # who lags by more is waited for; a quarter of the history

@@ -6,11 +6,12 @@ frames that came in.
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from limits import Budgets, Refusals
+from limits import Budget, Budgets, Refusals
 from messages import Address, Holding, StreamKey, WireError, stream_name
 from settings import Tunables
 from wire import Run
@@ -37,6 +38,7 @@ class Stream:
     """What we have of one origin's messages in one of its lives."""
 
     key: StreamKey
+    budget: Budget  # for the messages of it that are heard
     upto: int = 0  # every message up to this one was handed on, or is a gap
     runs: list[Run] = field(default_factory=list)  # retained for others, in order, without holes
     size: int = 0  # bytes, overhead included
@@ -44,6 +46,16 @@ class Stream:
     announced: int = 0  # the highest that a neighbour announced as news
     late: "Late | None" = None  # the latest message that had to be asked for
     brought_by: Address | None = None  # who sent what we had not, last
+
+    @classmethod
+    def begun(cls, key: StreamKey, upto: int, tunables: Tunables, now_s: float) -> Self:
+        """One of which nothing is retained yet.
+
+        All that others retain of it may come at once, and behind it what its origin said at once.
+        """
+        per_s = tunables.stream_messages_per_s
+        most = tunables.stream_messages + per_s
+        return cls(key, Budget(most, per_s, most, now_s), upto, grown_s=now_s)
 
     @property
     def first(self) -> int:
@@ -84,6 +96,37 @@ class Stream:
         return taken
 
 
+class Inbox:
+    """What was heard and is not yet taken by the application; in order."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._items: deque[Run | Gap] = deque()
+        self.size = 0  # bytes
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    @property
+    def is_full(self) -> bool:
+        """The application is far behind: nothing is taken until it has caught up."""
+        return self.size >= self._most
+
+    def put(self, item: Run | Gap) -> None:
+        """Hand on what follows."""
+        self._items.append(item)
+        self.size += _size_of(item)
+
+    def collect(self, budget: int) -> list[Run | Gap]:
+        """What the application has not had yet, oldest first, about `budget` bytes of it."""
+        taken: list[Run | Gap] = []
+        while self._items and budget > 0:
+            taken.append(item := self._items.popleft())
+            self.size -= _size_of(item)
+            budget -= _size_of(item)
+        return taken
+
+
 class Threshold:
     """Where streams that are not held have to pass: how far they were heard, and who brings them.
 
@@ -93,6 +136,7 @@ class Threshold:
 
     def __init__(self, tunables: Tunables, refusals: Refusals) -> None:
         self._most = tunables.remembered_streams
+        self._most_per_s = tunables.stream_messages_per_s
         self._upto: dict[StreamKey, int] = {}
         self._horizon = StreamKey(b"")  # a key begins with the boot time, so keys lie in its order
         self._budgets = Budgets(tunables.max_streams, tunables.new_streams_per_s)
@@ -129,6 +173,12 @@ class Threshold:
         self._refusals.refuse("streams", source, reason, now_s)
         return None
 
+    def refuse(self, stream: Stream, source: str, now_s: float) -> None:
+        """More has come of a stream that is held than it may bring."""
+        origin = stream_name(stream.key).origin
+        reason = f"more than {self._most_per_s:,.10g} messages a second of {origin}"
+        self._refusals.refuse("messages", source, reason, now_s)
+
 
 @dataclass(slots=True)
 class Ledger:
@@ -158,11 +208,12 @@ class Question:
     rounds: int = 0  # how often in a row all were asked in vain
     is_starved: bool = False  # all that say they can provide it were asked in vain
     nobody_since_s: float | None = None  # since then none of our neighbours can provide it
+    is_put_off: bool = False  # what came now would be refused, so nobody is asked yet
 
     @property
     def is_waiting(self) -> bool:
         """Whether nobody was asked, because the tree may bring it."""
-        return self.asked is None and self.nobody_since_s is None
+        return self.asked is None and self.nobody_since_s is None and not self.is_put_off
 
     def progressed(self, stream: Stream, now_s: float, patience_s: float) -> None:
         """More has come: what was in vain before need not be so now."""
@@ -225,6 +276,10 @@ class Habit:
 def last_of(run: Run) -> int:
     """To look a message up in runs that lie in order."""
     return run.last
+
+
+def _size_of(item: Run | Gap) -> int:
+    return len(item.data) if isinstance(item, Run) else 0
 
 
 def cost_of(run: Run) -> int:

@@ -401,9 +401,9 @@ def _check_bounds(peer: SimulatedPeer, limits: Tunables) -> None:
     demand(len(node.overlay.book) <= limits.book_size, "the book within its bound")
     demand(len(gossip.streams) <= limits.max_streams, "streams within their bound")
     demand(gossip._questions.keys() <= gossip.streams.keys(), "a question for a stream at most")
-    demand(len(gossip._forgotten) <= limits.remembered_streams, "forgotten streams bounded")
+    demand(len(gossip._threshold) <= limits.remembered_streams, "forgotten streams bounded")
     demand(gossip.history_size <= limits.history_bytes, "the history within its bound")
-    demand(gossip.inbox_size == 0, "whatever was heard is handed on")
+    demand(not gossip.inbox, "whatever was heard is handed on")
     demand(len(node.tree._stale) <= REMEMBERED_STALE_ROOTS, "stale roots within their bound")
     demand(len(node.liveness._askers) <= MAX_ATTEMPTS, "attempts for others within their bound")
     for neighbour in peer.links:

@@ -230,7 +230,7 @@ class World:
             self._node.broadcast(b"mine", self._now_s)
 
     def _collect(self) -> None:
-        for item in self._node.gossip.collect(100_000):
+        for item in self._node.gossip.inbox.collect(100_000):
             expected = self._heard.get(item.stream, 0) + 1
             assert item.first == expected, f"{item.first} instead of {expected}"
             if isinstance(item, Run):
@@ -246,11 +246,11 @@ class World:
         assert len(self._links) <= LIMITS.max_links
         assert len(node.overlay.book) <= LIMITS.book_size
         assert len(gossip.streams) <= LIMITS.max_streams
-        assert len(gossip._forgotten) <= LIMITS.remembered_streams
+        assert len(gossip._threshold) <= LIMITS.remembered_streams
         assert gossip._questions.keys() <= gossip.streams.keys()
         most_run = 21 * 120
         assert gossip.history_size <= LIMITS.history_bytes + most_run
-        assert gossip.inbox_size <= LIMITS.inbox_bytes + 3 * most_run
+        assert gossip.inbox.size <= LIMITS.inbox_bytes + 3 * most_run
         for neighbour in self._links:
             ledger = gossip._ledgers[neighbour]
             assert ledger.has.keys() <= gossip.streams.keys()

@@ -74,7 +74,7 @@ def asked(gossip: Gossip) -> list[tuple[Address, StreamKey, int]]:
 def delivered(gossip: Gossip) -> list[tuple[StreamKey, int]]:
     """What the application is given now, each payload checked; a gap counts as nothing."""
     messages = []
-    for item in gossip.collect(MANY_BYTES):
+    for item in gossip.inbox.collect(MANY_BYTES):
         if isinstance(item, Run):
             for number, payload in enumerate(item.payloads(), start=item.first):
                 assert payload == payload_of(number)
@@ -87,7 +87,7 @@ def numbers(gossip: Gossip) -> list[int]:
 
 
 def gaps(gossip: Gossip) -> list[Gap]:
-    return [item for item in gossip.collect(MANY_BYTES) if isinstance(item, Gap)]
+    return [item for item in gossip.inbox.collect(MANY_BYTES) if isinstance(item, Gap)]
 
 
 def sent(gossip: Gossip, neighbour: Address) -> list[tuple[StreamKey, int]]:

@@ -28,6 +28,7 @@ from messages import (
     Welcome,
     WireError,
 )
+from peer import Peer
 from programs import Program, Programs, is_connected
 from wire import Run
 
@@ -41,7 +42,7 @@ LIVES_LONGEST = 1  # a boot time before everybody's: who has it is the root
 class Insider:
     """A neighbour of one peer, driven by the test. It listens, echoes, and answers for its life."""
 
-    def __init__(self, victim: Program, boot_ms: int = 1 << 62, reads: bool = True) -> None:
+    def __init__(self, victim: Program | Peer, boot_ms: int = 1 << 62, reads: bool = True) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = Address("127.0.0.1", self._listener.getsockname()[1])
         self.stream = StreamName(self.address, boot_ms)

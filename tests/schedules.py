@@ -44,6 +44,7 @@ class Schedule:
     """One network and the faults that befall it."""
 
     def __init__(self, seed: int, is_telling: bool = False) -> None:
+        self.seed = seed
         self.rng = random.Random(seed)
         self.is_telling = is_telling
         self.most = self.rng.choice([1, 1, 2, 10])  # factor, by which tunables differ from usual
@@ -83,20 +84,24 @@ class Schedule:
         least: dict[str, float] = {**LEAST}
         for name in ANSWERED_WITHIN:  # or no answer ever comes in time
             least[name] = SLOWEST_ANSWER_S if are_some_slow else QUICK_ANSWER_S
+        # Each is drawn for itself: one tunable more, or less, changes none of the others.
+        rngs = {f.name: random.Random(f"{self.seed} {f.name}") for f in dataclasses.fields(usual)}
         while True:
             try:
-                tunables = Tunables(**self._varied(usual, least))
+                tunables = Tunables(**self._varied(usual, least, rngs))
             except ValueError:
                 continue  # they do not go together
             slower = zip(slowness(tunables), slowness(usual), strict=True)
             self.within_s *= max(1.0, *(mine / theirs for mine, theirs in slower))
             return tunables
 
-    def _varied(self, usual: Tunables, least: dict[str, float]) -> dict[str, Any]:
-        values = {f.name: getattr(usual, f.name) for f in dataclasses.fields(usual)}
+    def _varied(
+        self, usual: Tunables, least: dict[str, float], rngs: dict[str, random.Random]
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {name: getattr(usual, name) for name in rngs}
         if self.most > 1:
             for name, value in values.items():
-                varied = value * self.most ** self.rng.uniform(-1, 1)
+                varied = value * self.most ** rngs[name].uniform(-1, 1)
                 varied = max(varied, min(value, least.get(name, 0)))
                 values[name] = max(1, round(varied)) if isinstance(value, int) else varied
         return values
@@ -234,6 +239,7 @@ def slowness(tunables: Tunables) -> list[float]:
         tunables.longest_backoff_s + tunables.feeler_interval_s,  # others are found
         tunables.dial_timeout_s + tunables.handshake_timeout_s,
         tunables.probe_timeout_s,
+        tunables.renew_interval_s,  # a seed that was down, or cut off, knows all again
     ]
 
 

@@ -83,8 +83,8 @@ def test_two_lives_of_one_origin_are_two_streams(gossip: Gossip) -> None:
 def test_the_application_may_take_a_little_at_a_time(gossip: Gossip) -> None:
     for number in range(1, 6):
         gossip.hear(A, run(S, number, number), now_s=0)
-    assert [len(gossip.collect(budget=1)) for _ in range(6)] == [1, 1, 1, 1, 1, 0]
-    assert gossip.inbox_size == 0
+    assert [len(gossip.inbox.collect(budget=1)) for _ in range(6)] == [1, 1, 1, 1, 1, 0]
+    assert gossip.inbox.size == 0
 
 
 # ---- a hole --------------------------------------------------------------------------------------
@@ -270,14 +270,14 @@ def test_what_lies_before_a_gap_is_not_offered_to_others(gossip: Gossip) -> None
 def test_a_full_inbox_refuses_and_catches_up_later() -> None:
     gossip = gossip_of(inbox_bytes=2000)
     took = [gossip.hear(A, run(S, n, n, payload=bytes(500)), now_s=0) for n in range(1, 11)]
-    assert gossip.is_inbox_full
+    assert gossip.inbox.is_full
     assert 0 < sum(took) < 10
-    assert gossip.inbox_size < 2000 + 600
+    assert gossip.inbox.size < 2000 + 600
     upto = sum(took)
     for second in range(1, 10):
         gossip.tick(now_s=second)
     assert asked(gossip) == [], "what came would be refused again"
-    gossip.collect(MANY_BYTES)
+    gossip.inbox.collect(MANY_BYTES)
     gossip.tick(now_s=11)
     assert asked(gossip) == [(A, S, upto)]
     gossip.hear(A, run(S, upto + 1, 10), now_s=12)

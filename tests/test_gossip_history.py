@@ -144,7 +144,7 @@ def test_streams_that_somebody_makes_up_have_nothing_delivered_twice() -> None:
     for number in range(100, 500):
         gossip.hear(B, run(key(number, boot_ms=BOOT_MS + 1), 1, 1), now_s=number)
     delivered(gossip)
-    assert len(gossip._forgotten) <= 64
+    assert len(gossip._threshold) <= 64
     assert gossip.hear(C, run(S, 1, 3), now_s=1000) == 0
     announce(gossip, C, S, 1, 9, now_s=1000)
     assert asked(gossip) == []

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from embedding import Embedded
 from helpers import free_port, let_pass, wait_until
 from hostile import (
     LIVES_LONGEST,
@@ -20,6 +21,7 @@ from hostile import (
     many_descriptors,
     threads,
 )
+from journal import Event
 from link import ask, dial
 from messages import (
     Address,
@@ -45,6 +47,7 @@ from messages import (
 )
 from programs import Program, Programs
 from pure import BOOT_MS, address, key, name
+from settings import Tunables
 from wire import MAX_NUMBER, Run, encode, new_run, type_of_kind
 
 SEED = 20261122  # of everything random here; the same on every run
@@ -266,6 +269,30 @@ def test_somebody_who_says_much(honest: Honest) -> None:
             run = [new_run(insider.stream.key, n, b"x" * 100) for n in range(number, number + 1000)]
             insider.say(*run)
         honest.check()
+
+
+def test_somebody_who_says_more_than_anybody_may(honest: Honest, embedded: Embedded) -> None:
+    """It is refused, which is said once; what honest ones say is heard all the same."""
+    events: list[Event] = []
+    limits = Tunables(stream_messages=1000, stream_messages_per_s=100.0)
+    victim = embedded.peer(
+        seeds=[honest.seed.address], tunables=limits, on_event=events.append, log=None
+    )
+    wait_until(victim.neighbours, what="a neighbour")
+    with Insider(victim) as insider:
+        said = [new_run(insider.stream.key, number, b"") for number in range(1, 10_001)]
+        insider.say(*said[:5000])
+        embedded.wait_to_hear(victim, 1000)
+        for run in said[5000:]:
+            insider.say(run)
+        wait_until(lambda: victim.stats()["refused_messages"] > 0, what="a refusal")
+        honest.check()
+        assert insider.is_over.is_set() is False, "the link stays"
+        heard = [seq for origin, seq, _ in embedded.heard(victim) if origin == str(insider.address)]
+        assert heard == list(range(1, len(heard) + 1))
+        assert len(heard) < 10_000
+    [refused] = [e for e in events if e["event"] == "refused" and e["what"] == "messages"]
+    assert str(insider.address) in refused["reason"]
 
 
 # ---- lies ----------------------------------------------------------------------------------------

@@ -354,7 +354,7 @@ class Crowd:
             for neighbour in neighbours(node):
                 while items := node.take(neighbour):
                     assert all(isinstance(item, Run) or encode(item) for item in items)
-            node.gossip.collect(1 << 30)
+            node.gossip.inbox.collect(1 << 30)
             assert len(node.overlay.neighbours) <= self.limits.max_links
             assert node.me.origin not in node.overlay.neighbours
             assert len(node.overlay.book) <= self.limits.book_size
