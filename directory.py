@@ -30,6 +30,7 @@ class Lease:
     boot_ms: int  # which life of the peer this is
     ends_s: float
     source: str  # where it was registered from first
+    holder: object = None  # the connection whose word renews it; None: whose comes with an echo
     silent_since_s: float | None = None  # it was tried, and gave no echo
 
 
@@ -61,8 +62,23 @@ class Directory:
         is_full = len(self._leases) >= limits.max_leases
         return not is_full and len(self._sources.get(source, ())) < limits.leases_per_source
 
-    def register(self, peer: Address, boot_ms: int, now_s: float, source: str = "") -> bool:
-        """Begin or renew the peer's lease. True if this life of it was not on the list."""
+    def is_held_by(self, peer: Address, boot_ms: int, holder: object) -> bool:
+        """Whether that life of the peer is listed, and this connection's word renews its lease."""
+        lease = self._leases.get(peer)
+        return lease is not None and (lease.boot_ms, lease.holder) == (boot_ms, holder)
+
+    def release(self, peer: Address) -> None:
+        """A connection has ended over which the peer was registered: it may have been its own."""
+        if peer in self._leases:
+            self._leases[peer].holder = None
+
+    def register(
+        self, peer: Address, boot_ms: int, now_s: float, source: str = "", holder: object = None
+    ) -> bool:
+        """Begin or renew the peer's lease. True if this life of it was not on the list.
+
+        Whoever is not the holder has to have shown that the peer lives.
+        """
         known = self._leases.get(peer)
         if known is None:
             self._sources.setdefault(source, {})[peer] = None
@@ -71,7 +87,9 @@ class Directory:
                 self._answer = None
         else:
             source = known.source  # whoever renews it, it stays where it is counted
-        self._leases[peer] = Lease(boot_ms, now_s + self._tunables.lease_s, source)
+            if known.boot_ms == boot_ms and known.holder is not None:
+                holder = known.holder
+        self._leases[peer] = Lease(boot_ms, now_s + self._tunables.lease_s, source, holder)
         return known is None or known.boot_ms != boot_ms
 
     def remove(self, peer: Address, boot_ms: int) -> bool:

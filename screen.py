@@ -40,7 +40,7 @@ _SENTENCES = {
     "isolated": "no neighbour left and none reachable; trying on",
     "peer_registered": "{peer} registered; peers: {peers}",
     "peer_removed": "{peer} removed: {reason}; peers: {peers}",
-    "dead_report": "{reporter} reported {peer} dead; verdict: {verdict}",
+    "dead_report": "{reporter} reported {peer} dead; verdict: {verdict} ({reason})",
     "liveness_test": "asked {neighbour} for a sign of life",
     "forwarded": "sent {neighbour} messages {first_seq} to {last_seq} of {origin}",
     "serving": "the live map: {url}",

@@ -260,35 +260,38 @@ class Seed(Startable):
                 raise WireError(f"{type(item).__name__}: not expected by a seed")
 
     def _register(self, guest: Guest, register: Register) -> None:
-        """List the peer or renew its lease; a new one only if it gives an echo."""
-        peer, source = register.address, guest.connection.source
+        """List the peer or renew its lease; only if it gives an echo, unless the guest holds it."""
+        peer, boot_ms, source = register.address, register.boot_ms, guest.connection.source
         with self._lock:
-            is_known = self._directory.boot_of(peer) == register.boot_ms
-            has_room = self._directory.has_room(peer, source) and self._may_hold(guest)
-        if not has_room:
-            self._refuse("registrations", source, f"{peer}: there are too many from there")
-            return
-        if not is_known and (fault := self._fault_of(peer, source)):
+            is_known = self._directory.is_held_by(peer, boot_ms, guest)
+            has_room = self._has_room(peer, guest)
+        if has_room and not is_known and (fault := self._fault_of(peer, source)):
             self._refuse("registrations", source, f"{peer}: {fault}")
             return
         with self._lock:
-            is_new = self._directory.register(peer, register.boot_ms, time.monotonic(), source)
+            has_room = has_room and self._has_room(peer, guest)  # others came during the attempt
+            now_s = time.monotonic()
+            is_new = has_room and self._directory.register(peer, boot_ms, now_s, source, guest)
             count = len(self._directory)
-            if guest.peer is None:
+            if has_room and guest.peer is None:
                 guest.peer = peer
                 self._guests.setdefault(peer, set()).add(guest)
                 self._held.change(source, 1)
             is_over = self._stopping.is_set()
+        if not has_room:
+            self._refuse("registrations", source, f"{peer}: there are too many from there")
+            return
         self._reception.is_known(guest.connection)
         if is_over:
             guest.connection.abort()
         if is_new:
             self._journal.record("peer_registered", peer=str(peer), peers=count)
 
-    def _may_hold(self, guest: Guest) -> bool:
-        """Whether the guest is registered, or one more may be from where it comes from."""
-        held = self._held[guest.connection.source]
-        return guest.peer is not None or held < self._tunables.leases_per_source
+    def _has_room(self, peer: Address, guest: Guest) -> bool:
+        """Whether the peer and the guest are registered, or one more may be from that source."""
+        source = guest.connection.source
+        may_hold = guest.peer is not None or self._held[source] < self._tunables.leases_per_source
+        return may_hold and self._directory.has_room(peer, source)
 
     def _part(self, guest: Guest) -> Address | None:
         """It is registered no more over this connection. Returns as which peer it was, if any."""
@@ -297,6 +300,7 @@ class Seed(Startable):
             if peer is not None:
                 self._held.change(guest.connection.source, -1)
                 self._guests[peer].discard(guest)
+                self._directory.release(peer)
                 if not self._guests[peer]:
                     del self._guests[peer]
         return peer
@@ -305,7 +309,8 @@ class Seed(Startable):
         """Why the peer cannot be listed; empty if it can."""
         if not self._may_try(source):
             return "it asks us to dial too much"
-        return _FOUND.get(self._try(peer), "")
+        outcome = self._try(peer)
+        return "" if outcome is Tried.ECHOED else _FOUND[outcome]
 
     def _try(self, peer: Address) -> Tried:
         """Whether the peer lives. Silence has further chances."""
@@ -337,30 +342,33 @@ class Seed(Startable):
         """A report of a death is only a hint. True if the accused is off the list."""
         if not self._may_try(source):
             return False
-        is_removed = self._remove_if_dead(accused, f"{reporter} reported it dead")
+        is_removed, reason = self._remove_if_dead(accused, f"{reporter} reported it dead")
         verdict = "removed" if is_removed else "still alive"
-        self._journal.record(
-            "dead_report", peer=str(accused), reporter=str(reporter), verdict=verdict
-        )
+        details = {"peer": str(accused), "reporter": str(reporter), "verdict": verdict}
+        self._journal.record("dead_report", **details, reason=reason)
         return is_removed
 
-    def _remove_if_dead(self, peer: Address, why: str) -> bool:
-        """Try a listed peer, and remove it if it gives no echo. True if it is off the list."""
+    def _remove_if_dead(self, peer: Address, why: str) -> tuple[bool, str]:
+        """Try a listed peer, and remove it if it gives no echo.
+
+        Whether it is off the list, and what was found.
+        """
         with self._lock:
             boot_ms = self._directory.boot_of(peer)
         if boot_ms is None:
-            return True
+            return True, "it is not on the list"
         outcome = self._try(peer)
+        found = _FOUND[outcome]
         if outcome is Tried.UNTRIED:
-            return False
+            return False, found
         with self._lock:
             if outcome is Tried.ECHOED:
                 self._directory.extend(peer, boot_ms, time.monotonic())
-                return False
+                return False, found
             if outcome is Tried.SILENT and self._directory.doubt(peer, boot_ms, time.monotonic()):
-                return False
-        self._remove(peer, boot_ms, f"{why}, and {_FOUND[outcome]}")
-        return True
+                return False, f"{found}, as others are slow to; it is tried again"
+        self._remove(peer, boot_ms, f"{why}, and {found}")
+        return True, found
 
     def _remove(self, peer: Address, boot_ms: int, reason: str) -> None:
         """Take it off the list, and end its connections: if it lives, it registers anew."""
@@ -385,6 +393,7 @@ class Seed(Startable):
 
 
 _FOUND = {
+    Tried.ECHOED: "it gave an echo",
     Tried.REFUSED: "it refused a connection",
     Tried.SILENT: "it gave no echo",
     Tried.UNTRUSTED: "there is no trust between us",

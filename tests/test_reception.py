@@ -11,6 +11,7 @@ from directory import RENEWALS_TO_DOUBT, SLOW_ECHOES
 from driver import MAX_DIRECT_BYTES
 from embedding import Embedded
 from helpers import let_pass, wait_until
+from journal import Event
 from link import Connection, ask, source_of
 from messages import (
     PROTOCOL_VERSION,
@@ -414,6 +415,95 @@ def test_a_seed_whose_echoes_take_long_of_late_waits_longer(
             assert str(accused) in seed.peers()
         else:
             wait_until(lambda: str(accused) not in seed.peers(), what="the end of the doubt")
+    finally:
+        for peer in peers:
+            peer.close()
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_doubt_is_ended_by_a_renewal_over_the_peers_own_connection_alone(
+    embedded: Embedded, strangers: Strangers, is_own: bool
+) -> None:
+    """An insider that renews for a dead peer, and echoes slowly itself, does not keep it listed."""
+    limits = Tunables(renew_interval_s=4)
+    seed = embedded.seed(tunables=limits)
+    peers = [Slow(0.6) for _ in range(SLOW_ECHOES)]
+    accused = peers[0].address
+    try:
+        own, another, *_ = [register(seed, str(p.address), strangers) for p in [peers[0], *peers]]
+        peers[0].delay_s = 30
+        reporter = Connection(strangers.dial(seed))
+        report = DeadReport(accused, Address("127.0.0.1", 1))
+        assert reporter.ask(report, timeout_s=20) == Verdict(accused, is_removed=False)
+        renewing = own if is_own else another
+        assert renewing.ask(Register(accused, boot_ms=1), timeout_s=20)
+        if is_own:
+            let_pass(RENEWALS_TO_DOUBT * limits.renew_interval_s + LEASE_LOOK_INTERVAL_S)
+            assert str(accused) in seed.peers()
+        else:
+            wait_until(lambda: str(accused) not in seed.peers(), what="the end of the doubt")
+    finally:
+        for peer in peers:
+            peer.close()
+
+
+def test_once_a_connection_has_ended_a_renewal_over_another_needs_an_echo(
+    embedded: Embedded, strangers: Strangers
+) -> None:
+    """It may have been the peer's own, so whoever is left has to prove that it lives."""
+    seed = embedded.seed(tunables=Tunables(attempts=3, attempts_per_s=1e-9))
+    peer = embedded.peer()
+    own, another = [register(seed, peer.address, strangers) for _ in range(2)]
+    own.close()
+    listed = Address.parse(peer.address)
+    wait_until(lambda: len(seed._guests[listed]) == 1, what="the end of the first")
+    for _ in range(5):
+        assert isinstance(another.ask(Register(listed, boot_ms=1), timeout_s=20), PeerList)
+    assert seed.stats()["refused_attempts"] == 0, "one echo is enough"
+    register(seed, embedded.peer().address, strangers)
+    assert seed.stats()["refused_attempts"] == 1, "and one was wanted"
+
+
+def test_many_that_register_at_once_are_no_more_than_one_source_may(
+    embedded: Embedded, strangers: Strangers
+) -> None:
+    """All are tried at the same time, and each would have had room before."""
+    seed = embedded.seed(tunables=Tunables(leases_per_source=2))
+    peers = [Slow(0.6) for _ in range(6)]
+    words = [Register(peer.address, boot_ms=1) for peer in peers]
+    try:
+        connections = [Connection(strangers.dial(seed)) for _ in peers]
+        for connection, word in zip(connections, words, strict=True):
+            connection.send([word])
+        for connection in connections:
+            assert isinstance(connection.receive_one(20), PeerList)
+        assert len(seed.peers()) == 2
+        assert seed.stats()["refused_registrations"] == 4
+    finally:
+        for peer in peers:
+            peer.close()
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+def test_what_is_told_of_a_report_is_what_was_found(
+    embedded: Embedded, strangers: Strangers, is_dead: bool
+) -> None:
+    """A seed that only doubts does not say that it had an echo."""
+    events: list[Event] = []
+    seed = embedded.seed(on_event=events.append)
+    peers = [Slow(0.6) for _ in range(SLOW_ECHOES)]
+    accused = peers[0].address
+    try:
+        for peer in peers:
+            register(seed, str(peer.address), strangers)
+        peers[0].delay_s = 30 if is_dead else 0
+        reporter = Connection(strangers.dial(seed))
+        report = DeadReport(accused, Address("127.0.0.1", 1))
+        assert reporter.ask(report, timeout_s=20) == Verdict(accused, is_removed=False)
+        [told] = [event for event in events if event["event"] == "dead_report"]
+        assert told["verdict"] == "still alive"
+        doubt = "it gave no echo, as others are slow to; it is tried again"
+        assert told["reason"] == (doubt if is_dead else "it gave an echo")
     finally:
         for peer in peers:
             peer.close()
