@@ -37,7 +37,7 @@ class Dialled(Enum):
     REFUSED = "connection refused"
     SILENT = "no answer"
     TURNED_AWAY = "turned away"  # it lives, and does not want us now
-    UNTRIED = "no thread left"  # to dial it with: that says nothing about it
+    UNTRIED = "no thread or descriptor left"  # to dial it with: that says nothing about it
 
     @property
     def is_loss(self) -> bool:
