@@ -19,8 +19,8 @@ from messages import Address
 from settings import Tunables
 
 MOST_OWN_NAMES = 64  # remembered; more would be somebody's lies
-FIRST_HASTE, HASTE = 120, 10  # so many strangers in the time of one are tried by the starved, for
-# a moment and then: who claims to have what nobody said can make anybody starve for long
+FIRST_HASTE, HASTE = 120, 2  # so many strangers in the time of one are tried by the starved, at
+# first and in the end: who claims to have what nobody said can make anybody starve for long
 REACHED = "reached"  # no word of others, which are addresses
 
 
@@ -37,7 +37,7 @@ class Dialled(Enum):
     REFUSED = "connection refused"
     SILENT = "no answer"
     TURNED_AWAY = "turned away"  # it lives, and does not want us now
-    UNTRIED = "no thread or descriptor left"  # to dial it with: that says nothing about it
+    UNTRIED = "no thread left"  # to dial it with: that says nothing about it
 
     @property
     def is_loss(self) -> bool:
@@ -299,7 +299,7 @@ class Overlay:
         Who is given nothing by its neighbours tries one at once, and others soon.
         """
         interval_s = self._tunables.feeler_interval_s
-        if now_s >= self._felt_s + interval_s / 2:
+        if not is_starved and now_s >= self._felt_s + interval_s / HASTE:
             self._haste_s = interval_s / FIRST_HASTE
         if now_s < self._feeler_s and not (is_starved and now_s >= self._felt_s + self._haste_s):
             return None

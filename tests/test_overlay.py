@@ -239,6 +239,25 @@ def test_about_every_thirty_seconds_a_stranger_is_tried(overlay: Overlay) -> Non
     check_rhythm(tried_s, LIMITS.feeler_interval_s)
 
 
+def test_the_starved_try_strangers_soon_and_then_less_and_less_often(overlay: Overlay) -> None:
+    """Whoever claims to have what nobody said can make a peer starve for as long as it likes."""
+    link(overlay, 1)
+    overlay.learn(addresses(*range(2, 100)))
+    overlay.feeler(now_s=1000)
+    tried_s = [
+        tenth / 10
+        for tenth in range(10_001, 14_000)
+        if overlay.feeler(tenth / 10, is_starved=True) is not None
+    ]
+    assert len([at_s for at_s in tried_s if at_s < 1004]) in (4, 5)
+    waits_s = [later_s - sooner_s for sooner_s, later_s in pairwise(tried_s)]
+    assert waits_s == sorted(waits_s)
+    assert waits_s[-1] == pytest.approx(LIMITS.feeler_interval_s / 2, abs=0.2)
+    calm_s = tried_s[-1] + 0.6 * LIMITS.feeler_interval_s
+    assert overlay.feeler(calm_s) is None
+    assert overlay.feeler(calm_s, is_starved=True) is not None, "and soon again the next time"
+
+
 def test_a_peer_without_neighbours_sends_no_feeler(overlay: Overlay) -> None:
     overlay.learn(addresses(2))
     assert overlay.feeler(now_s=100) is None
