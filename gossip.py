@@ -99,13 +99,12 @@ class Gossip:
     def set_eager(self, neighbour: Address, is_eager: bool) -> None:
         """The tree wants payload on this link, or only announcements."""
         ledger = self._ledgers[neighbour]
-        if is_eager and ledger.unannounced:
-            ledger.owed |= ledger.unannounced
-            ledger.unannounced.clear()
-            self._ready.add(neighbour)
         if is_eager != ledger.is_eager:
             (self.pace.start_sending if is_eager else self.pace.stop_sending)(neighbour)
-        ledger.is_eager = is_eager
+        ledger.choose(is_eager)
+        self._has_news |= bool(ledger.unannounced)
+        if ledger.owed:
+            self._ready.add(neighbour)
 
     def announcements(self, now_s: float) -> list[tuple[Address, Have]]:
         """What is new for neighbours that get no payload, and to whom it is to be told; batched."""
@@ -117,21 +116,9 @@ class Gossip:
         self._has_news = False
         told = []
         for neighbour, ledger in self._ledgers.items():
-            if ledger.unannounced:
-                news = [
-                    s for key in ledger.unannounced if self._is_news(ledger, s := self.streams[key])
-                ]
-                ledger.unannounced.clear()
-                holdings = []
-                for stream in news:
-                    ledger.cursor[stream.key] = stream.upto
-                    holdings.append(stream.holding)
-                told += [(neighbour, Have(some, is_news=True)) for some in parts(holdings)]
+            holdings = ledger.announce(self.streams)
+            told += [(neighbour, Have(some, is_news=True)) for some in parts(holdings)]
         return told
-
-    def _is_news(self, ledger: Ledger, stream: Stream) -> bool:
-        """Whether the neighbour has not shown, and was not told, that there is so much of it."""
-        return max(ledger.has.get(stream.key, 0), ledger.cursor.get(stream.key, 0)) < stream.upto
 
     @property
     def is_busy(self) -> bool:
@@ -199,7 +186,7 @@ class Gossip:
         taken: list[Run | Have] = []
         while ledger.owed and budget > 0:
             key = next(iter(ledger.owed))
-            del ledger.owed[key]
+            is_answer = ledger.owed.pop(key)
             stream = self.streams[key]
             cursor = ledger.cursor.get(key, 0)
             if cursor >= stream.upto:
@@ -213,7 +200,7 @@ class Gossip:
             budget -= sum(len(run.data) for run in runs)
             ledger.cursor[key] = runs[-1].last
             if runs[-1].last < stream.upto:
-                ledger.owed[key] = None
+                ledger.owed[key] = is_answer
         return taken
 
     def is_owed(self, neighbour: Address) -> bool:
@@ -238,6 +225,8 @@ class Gossip:
             ledger.provides_from[key] = first
             if upto > stream.upto and stream is not self.own:
                 self._question(stream, now_s, have.is_news)
+                if have.is_news and stream.brought_by == neighbour:
+                    self._answer_is_over(stream, neighbour, now_s)
             elif have.is_news and upto > stream.announced:
                 self._tree.took(0.0)  # it was quicker than the first announcement
             stream.announced = max(stream.announced, upto)
@@ -255,7 +244,7 @@ class Gossip:
                 cannot.append(stream.holding)
             elif after < stream.upto:
                 ledger.cursor[key] = after
-                ledger.owed[key] = None
+                ledger.owed[key] = True
                 self._ready.add(neighbour)
         return [Have(some, is_news=False) for some in parts(cannot)]
 
@@ -355,6 +344,12 @@ class Gossip:
         if not is_news:
             self._ask(stream, question, now_s)
 
+    def _answer_is_over(self, stream: Stream, neighbour: Address, now_s: float) -> None:
+        """Who has sent us what it had tells of more; the tree may have brought nothing between."""
+        question = self._questions[stream.key]
+        if question.asked == neighbour:
+            self._ask(stream, question, now_s)
+
     def _is_answer(self, stream: Stream, neighbour: Address, run: Run, now_s: float) -> bool:
         """Whether what the tree was late with comes as an answer now, and not by the tree.
 
@@ -395,7 +390,7 @@ class Gossip:
         untried = question.untried(able)
         eager = [n for n in untried if self._ledgers[n].is_eager]  # there it will go on flowing
         question.asked = self._rng.choice(eager or untried)
-        question.upto = stream.upto
+        question.upto, stream.brought_by = stream.upto, None
         if stream.late is not None:
             stream.late.asked[question.asked] = now_s
         self._wants.setdefault(question.asked, []).append(Wanted(stream.key, stream.upto))
@@ -487,8 +482,8 @@ class Gossip:
             if neighbour == source:
                 continue
             if ledger.is_eager and push:
-                ledger.owed[key] = None
+                ledger.owed.setdefault(key, False)
                 self._ready.add(neighbour)
             else:
-                ledger.unannounced[key] = None
+                ledger.unannounced[key] = False
                 self._has_news = True

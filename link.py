@@ -23,8 +23,7 @@ from wire import FrameBuffer, Run, encode
 
 _log = logging.getLogger("peer-to-peer")
 
-WANTING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # here, for a while
-UNTRIABLE = (*WANTING, errno.EADDRNOTAVAIL)  # from here
+USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)  # here
 LARGE_BYTES = 16 << 10  # more than that is sent as it lies: to copy it would cost more than a call
 BACKLOG = 512  # connections the kernel holds for us while we accept others
 LOOK_TIMEOUT_S = 0.001  # for what has arrived already
@@ -376,7 +375,7 @@ def _try_once(
     except WireError:
         return Tried.SILENT
     except OSError as error:
-        return Tried.UNTRIED if error.errno in UNTRIABLE else Tried.SILENT
+        return Tried.UNTRIED if error.errno in USED_UP else Tried.SILENT
     return Tried.ECHOED if reply == Echo(number) else Tried.SILENT
 
 

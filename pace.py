@@ -185,8 +185,8 @@ class Pace:
             return
         number = min(progress.upto, flow.upto)
         taker = flow.takers.get(neighbour)
-        if taker is None:
-            taker = flow.takers[neighbour] = _taker(flow, number)
+        if taker is None:  # judged by all of the stream: it may be slow, and others found that out
+            taker = flow.takers[neighbour] = Taker(number, flow.position(number), (0, 0))
         taker.number, taker.at = number, flow.position(number)
         self._due.add(progress.stream)
         if progress.stream == self._own:

@@ -26,7 +26,6 @@ from driver import Driver, Link, now_s
 from journal import Event, Journal
 from limits import CERTIFICATE
 from link import (
-    WANTING,
     Connection,
     Listener,
     advertised,
@@ -410,11 +409,8 @@ class Peer(Startable):
         except NotTrusted as error:
             failed = partial(node.dial_failed, reason=reason_of(error))
             self._driver.decide(failed, dialled, Dialled.TURNED_AWAY)
-        except WireError:
+        except (OSError, WireError):
             self._driver.decide(node.dial_failed, dialled, Dialled.SILENT)
-        except OSError as error:
-            how = Dialled.UNTRIED if error.errno in WANTING else Dialled.SILENT
-            self._driver.decide(node.dial_failed, dialled, how)
 
     def _adopt(
         self, connection: Connection, dialled: Address, welcome: Welcome, begin: BeginLink

@@ -45,7 +45,7 @@ class Stream:
     grown_s: float = 0.0  # when the latest message came
     announced: int = 0  # the highest that a neighbour announced as news
     late: "Late | None" = None  # the latest message that had to be asked for
-    brought_by: Address | None = None  # who sent what we had not, last
+    brought_by: Address | None = None  # who sent what we had not, last; since we asked
 
     @classmethod
     def begun(cls, key: StreamKey, upto: int, tunables: Tunables, now_s: float) -> Self:
@@ -189,8 +189,30 @@ class Ledger:
     provides_from: dict[StreamKey, int] = field(default_factory=dict)  # 1 until it says otherwise
     cursor: dict[StreamKey, int] = field(default_factory=dict)  # it has, or was sent, so many
     is_eager: bool = False  # payload is sent as it comes; else it is announced
-    owed: dict[StreamKey, None] = field(default_factory=dict)  # streams to look at, oldest first
-    unannounced: dict[StreamKey, None] = field(default_factory=dict)  # the same, if not eager
+    owed: dict[StreamKey, bool] = field(default_factory=dict)  # streams to look at, oldest first;
+    # and whether it asked, for then it gets all of it, even if it is no longer eager
+    unannounced: dict[StreamKey, bool] = field(default_factory=dict)  # new, and only to be told
+
+    def choose(self, is_eager: bool) -> None:
+        """What is new is sent from now on, or else only told; an answer goes on."""
+        self.is_eager = is_eager
+        if is_eager:
+            self.owed = {**self.unannounced, **self.owed}
+            self.unannounced.clear()
+        else:
+            self.unannounced |= {key: False for key, asked in self.owed.items() if not asked}
+            self.owed = {key: True for key, asked in self.owed.items() if asked}
+
+    def announce(self, streams: dict[StreamKey, Stream]) -> list[Holding]:
+        """What it has not shown, was not told, and is not being sent; it counts as told then."""
+        news = []
+        for stream in (streams[key] for key in self.unannounced if key not in self.owed):
+            known = max(self.has.get(stream.key, 0), self.cursor.get(stream.key, 0))
+            if known < stream.upto:
+                self.cursor[stream.key] = stream.upto
+                news.append(stream.holding)
+        self.unannounced.clear()
+        return news
 
 
 @dataclass(slots=True)
@@ -224,9 +246,12 @@ class Question:
         self.opened_s, self.deadline_s = now_s, now_s + patience_s
 
     def has_progress(self, stream: Stream) -> bool:
-        """Whether more has come; of the tree, as much as can be expected, and not a trickle."""
-        came, announced = stream.upto - self.upto, stream.announced - self.announced
-        return came > 0 and not (self.is_waiting and came * TRICKLE < announced)
+        """Whether more has come, from who was asked; or else as much as can be expected."""
+        came = stream.upto - self.upto
+        if came <= 0 or stream.brought_by == self.asked:
+            return came > 0
+        most = stream.announced - (self.announced if self.is_waiting else self.upto)
+        return came * TRICKLE >= most
 
     def untried(self, able: list[Address]) -> list[Address]:
         """Of those who say they can provide it, the ones to ask now; newcomers come first.

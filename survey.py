@@ -63,7 +63,6 @@ class Survey:
         self._looked_s = float("-inf")  # when the latest look at everybody was over
         self._sights: dict[Address, Sight] = {}
         self._seeds: dict[Address, bool] = {}  # whether each answered
-        self._in_vain = 0  # how many strangers were waited for during this look
 
     # ---- for any thread ----
 
@@ -116,25 +115,16 @@ class Survey:
         with self._lock:
             self._seeds = {seed: peers is not None for seed, peers in listed.items()}
             self._name([self._me, *(peer for peers in listed.values() for peer in peers or ())])
-            self._in_vain = 0
         asked: set[Address] = set()
         while not self._stopping.is_set():
             with self._lock:
                 due = [peer for peer in self._sights if peer not in asked]
-                due.sort(key=lambda peer: self._sights[peer].told is None)  # strangers last
             if not due:
                 return
             asked.update(due)
             self._threads.each("ask", self._ask, due, ASKERS)
 
     def _ask(self, peer: Address) -> None:
-        """Ask one peer; a stranger at another look, where several are waited for in vain already.
-
-        They may be made up, and there may be any number of them.
-        """
-        with self._lock:
-            if self._sights[peer].told is None and self._in_vain >= ASKERS:
-                return
         if self._stopping.wait(ASKERS / QUESTIONS_PER_S):
             return
         is_refused, told = False, None
@@ -159,7 +149,6 @@ class Survey:
         sight = self._sights[peer]
         sight.is_silent = told is None
         if told is None:
-            self._in_vain += sight.told is None and not is_refused
             since_s = sight.refused_s if sight.refused_s is not None else now_s
             sight.refused_s = since_s if is_refused else None
             return

@@ -193,11 +193,34 @@ def test_a_link_that_gets_payload_from_now_on_is_sent_what_was_not_announced(
     assert announced(outside_the_tree, now_s=9) == {C: (Holding(S, 1, 2),)}
 
 
-def test_a_link_that_gets_no_more_payload_still_gets_what_it_is_owed(gossip: Gossip) -> None:
+def test_a_link_that_gets_no_more_payload_is_told_of_what_it_was_not_sent_yet(
+    gossip: Gossip,
+) -> None:
     gossip.hear(A, run(S, 1, 2), now_s=0)
     gossip.set_eager(B, False)
-    gossip.hear(A, run(S, 3, 3), now_s=0)
-    assert sent(gossip, B)[:2] == [(S, 1), (S, 2)]
+    assert sent(gossip, B) == []
+    assert announced(gossip, now_s=0)[B] == (Holding(S, 1, 2),)
+
+
+def test_an_answer_goes_on_when_the_link_gets_no_more_payload(gossip: Gossip) -> None:
+    gossip.hear(A, run(S, 1, 2), now_s=0)
+    gossip.neighbour_wants(B, Want((Wanted(S, 0),)))
+    gossip.set_eager(B, False)
+    assert sent(gossip, B) == [(S, 1), (S, 2)]
+
+
+def test_no_announcement_cuts_an_answer_short(outside_the_tree: Gossip) -> None:
+    for number in range(1, 9):
+        outside_the_tree.hear(A, run(S, number, number), now_s=0)
+    outside_the_tree.neighbour_wants(B, Want((Wanted(S, 0),)))
+    answer = outside_the_tree.take(B, 1)
+    outside_the_tree.hear(A, run(S, 9, 9), now_s=0)
+    assert announced(outside_the_tree, now_s=0) == {C: (Holding(S, 1, 9),)}
+    while taken := outside_the_tree.take(B, 1):
+        answer += taken
+    assert [run.first for run in answer if isinstance(run, Run)] == list(range(1, 10))
+    outside_the_tree.hear(A, run(S, 10, 10), now_s=0)
+    assert announced(outside_the_tree, now_s=9)[B] == (Holding(S, 1, 10),), "from then on"
 
 
 def test_who_sends_payload_anyway_is_asked_first(outside_the_tree: Gossip) -> None:

@@ -244,6 +244,43 @@ def test_an_answer_that_may_be_long_is_given_time(gossip: Gossip) -> None:
     assert len(asked(gossip)) == 1
 
 
+def test_who_is_asked_and_gives_nothing_is_not_spared_by_a_trickle_of_others(
+    gossip: Gossip,
+) -> None:
+    announce(gossip, B, S, 1, 5000, now_s=1000)
+    announce(gossip, C, S, 1, 5000, now_s=1000)
+    [(first, _, _)] = asked(gossip)
+    for number in range(1, 6):
+        gossip.hear(A, run(S, number, number), now_s=1000 + number * PATIENCE_S / 5)
+        gossip.tick(now_s=1000 + number * PATIENCE_S / 5)
+    [(second, _, after)] = asked(gossip)
+    assert (second, after) != (first, 0)
+    assert second != first
+
+
+def test_who_answers_is_given_time_as_long_as_something_comes(gossip: Gossip) -> None:
+    announce(gossip, B, S, 1, 5000, now_s=1000)
+    announce(gossip, C, S, 1, 5000, now_s=1000)
+    [(first, _, _)] = asked(gossip)
+    for number in range(1, 50):
+        gossip.hear(first, run(S, number, number), now_s=1000 + number * PATIENCE_S / 5)
+        gossip.tick(now_s=1000 + number * PATIENCE_S / 5)
+    assert asked(gossip) == []
+
+
+def test_when_an_answer_is_over_the_rest_is_asked_for_at_once(gossip: Gossip) -> None:
+    """Meanwhile more was said; what the tree brings of it may begin after a hole."""
+    announce(gossip, B, S, 1, 50, now_s=1000)
+    assert asked(gossip) == [(B, S, 0)]
+    announce(gossip, B, S, 1, 60, now_s=1000, is_news=True)
+    assert asked(gossip) == [], "it told so before it was asked"
+    gossip.hear(B, run(S, 1, 60), now_s=1000.1)
+    announce(gossip, A, S, 1, 90, now_s=1000.1, is_news=True)
+    assert asked(gossip) == [], "the answer may go on"
+    announce(gossip, B, S, 1, 80, now_s=1000.1, is_news=True)
+    assert asked(gossip) == [(A, S, 60)]
+
+
 # ---- what had to be asked for --------------------------------------------------------------------
 
 

@@ -4,7 +4,6 @@ Each outcome is told in docs/reliability.md.
 """
 
 import contextlib
-import errno
 import os
 import subprocess
 import sys
@@ -17,13 +16,11 @@ import pytest
 
 from embedding import Embedded
 from helpers import ROOT, free_port, let_pass, wait_until
-from journal import Event
-from link import Connection, dial
+from link import Connection
 from messages import Address, DeadReport, ListPeers, PeerList, Verdict
 from programs import Programs, is_connected
 from settings import Tunables
 from test_reception import Strangers
-from trust import Trust
 from wire import FrameBuffer
 
 IS_ROOT = os.geteuid() == 0
@@ -214,29 +211,6 @@ def test_a_peer_without_descriptors_keeps_its_neighbours_and_later_takes_others(
     wait_until(lambda: is_connected([friend, poor, newcomer]), what="one network of three")
     assert friend.all("dead") == poor.all("dead") == []
     assert seed.all("peer_removed") == []
-
-
-def test_a_peer_without_descriptors_has_not_tried_whom_it_cannot_dial(
-    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So it says of nobody that there was no answer; and it dials again."""
-    tried: list[Address] = []
-
-    def dial_without_descriptors(
-        address: Address, timeout_s: float, trust: Trust | None
-    ) -> Connection:
-        tried.append(address)
-        if len(tried) < 3:
-            raise OSError(errno.EMFILE, "Too many open files")
-        return dial(address, timeout_s, trust)
-
-    friend = embedded.peer()
-    monkeypatch.setattr("peer.dial", dial_without_descriptors)
-    events: list[Event] = []
-    poor = embedded.peer(join=[friend.address], on_event=events.append)
-    wait_until(poor.neighbours, what="a neighbour")
-    assert len(tried) >= 3
-    assert [event for event in events if event["event"] == "peer_unreachable"] == []
 
 
 def test_a_seed_without_descriptors_takes_nobody_off_its_list_whom_it_cannot_try(

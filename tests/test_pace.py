@@ -159,6 +159,25 @@ def test_who_takes_in_hardly_anything_is_left_behind_before_anybody_waits() -> N
         speaker.hears_from(2, speaker.upto // (4 * KEEPS_UP))
 
 
+def test_who_was_slow_elsewhere_holds_up_nobody_when_it_turns_to_us() -> None:
+    speaker = under_way(1)
+    speaker.pace.stop_sending(B)
+    for _ in range(30):
+        speaker.hears_from(2, speaker.upto // (2 * KEEPS_UP))
+        assert speaker.say(FULL // STEPS) == FULL // STEPS
+        speaker.hears_from(1, speaker.upto)
+
+
+def test_who_kept_up_elsewhere_is_waited_for_when_it_turns_to_us() -> None:
+    speaker = under_way(1)
+    began = speaker.upto
+    for _ in range(30):
+        speaker.hears_from(2, began)
+        speaker.say(FULL // STEPS)
+        speaker.hears_from(1, speaker.upto)
+    assert speaker.upto - began < 1.2 * FULL
+
+
 def test_who_stands_still_is_waited_for_no_longer_than_the_patience() -> None:
     speaker = Speaker(pace_of(1, 2))
     while speaker.say(5):
