@@ -40,6 +40,7 @@ class Connection:
         self.sent_bytes = 0  # written by the thread that sends
         self.received_bytes = 0  # and by the one that receives
         self._carrier: socket.socket | TlsSocket = sock  # what the bytes go through
+        self._tls: TlsSocket | None = None  # from the first of shaking hands on
         self._certificate: Certificate | None = None  # shown by the other side
         self._frames = FrameBuffer()
         self._waiting: list[Message | Run] = []  # received with an earlier frame, not yet given out
@@ -76,11 +77,14 @@ class Connection:
     def secure(self, trust: Trust, dialled: Address | None, timeout_s: float) -> None:
         """Speak TLS from now on, if both sides trust each other. Raises NotTrusted, OSError.
 
-        `dialled` is the address that we dialled; the other side's certificate has to name it.
+        `dialled` is the address that we dialled; the other side's certificate has to name it. After
+        a TimeoutError, another call goes on where this one was.
         """
         try:
-            shake_hands = trust.accept if dialled is None else trust.connect
-            self._carrier = tls = shake_hands(self.socket, timeout_s)
+            if self._tls is None:
+                begin = trust.accept if dialled is None else trust.connect
+                self._tls = begin(self.socket)
+            self._carrier = tls = self._tls.shake_hands(timeout_s)
             self._certificate = tls.certificate
             trust.check(tls)
             if dialled is not None:
@@ -88,6 +92,11 @@ class Connection:
         except NotTrusted as error:
             self._turn_away(error)
             raise
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it speaks TLS, and both have shaken hands."""
+        return self._certificate is not None
 
     def require(self, address: Address) -> None:
         """See that the other side may call itself so. Raises NotTrusted; over plain TCP it may."""
@@ -292,11 +301,7 @@ def dial(address: Address, timeout_s: float, trust: Trust | None) -> Connection:
     Raises ConnectionRefusedError when nobody listens there, NotTrusted, OSError otherwise.
     """
     deadline_s = time.monotonic() + timeout_s
-    sock = _connected(address, timeout_s)
-    if sock.getsockname() == sock.getpeername():  # TCP may connect a free local port to itself
-        sock.close()
-        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
-    connection = Connection(sock)
+    connection = _reach(address, timeout_s)
     if trust is not None:
         try:
             connection.secure(trust, address, time_left(deadline_s))
@@ -304,6 +309,15 @@ def dial(address: Address, timeout_s: float, trust: Trust | None) -> Connection:
             connection.close()
             raise
     return connection
+
+
+def _reach(address: Address, timeout_s: float) -> Connection:
+    """Connect, and say nothing yet."""
+    sock = _connected(address, timeout_s)
+    if sock.getsockname() == sock.getpeername():  # TCP may connect a free local port to itself
+        sock.close()
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    return Connection(sock)
 
 
 def _connected(address: Address, timeout_s: float) -> socket.socket:
@@ -340,7 +354,7 @@ def try_address(address: Address, timeout_s: float, trust: Trust | None, tries: 
     """Whether a live process answers there: a stopped one is connected to, but cannot echo.
 
     Silence has so many chances, each over a connection of its own. Those before it stay open: an
-    echo that comes late, on any of them, is an echo.
+    echo that comes late, on any of them, is an echo; be it that shaking hands took too long.
     """
     number = random.getrandbits(63)
     asked: list[Connection] = []
@@ -349,7 +363,7 @@ def try_address(address: Address, timeout_s: float, trust: Trust | None, tries: 
             outcome = _try_once(address, number, timeout_s, trust, asked)
             if outcome is not Tried.SILENT:
                 return outcome
-            if any(_has_echoed(connection, number) for connection in asked):
+            if any(_echoes_late(connection, address, number, trust) for connection in asked):
                 return Tried.ECHOED
         return Tried.SILENT
     finally:
@@ -365,9 +379,13 @@ def _try_once(
     asked: list[Connection],
 ) -> Tried:
     """Try it over one more connection, which joins those that were asked."""
+    deadline_s = time.monotonic() + timeout_s
     try:
-        asked.append(dial(address, timeout_s, trust))
-        reply = asked[-1].ask(Probe(number), timeout_s)
+        connection = _reach(address, timeout_s)
+        asked.append(connection)
+        if trust is not None:
+            connection.secure(trust, address, time_left(deadline_s))
+        reply = connection.ask(Probe(number), timeout_s)
     except ConnectionRefusedError:
         return Tried.REFUSED
     except NotTrusted:
@@ -379,8 +397,14 @@ def _try_once(
     return Tried.ECHOED if reply == Echo(number) else Tried.SILENT
 
 
-def _has_echoed(connection: Connection, number: int) -> bool:
+def _echoes_late(
+    connection: Connection, address: Address, number: int, trust: Trust | None
+) -> bool:
+    """Go on where it was left: shaking hands, or waiting for the echo. Whether it has come."""
     try:
+        if trust is not None and not connection.is_secure:
+            connection.secure(trust, address, LOOK_TIMEOUT_S)
+            return connection.ask(Probe(number), LOOK_TIMEOUT_S) == Echo(number)
         return connection.receive_one(LOOK_TIMEOUT_S) == Echo(number)
     except (OSError, WireError):
         return False

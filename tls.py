@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 RECEIVE_BYTES = 256 * 1024  # taken by one `recv`: some 16 records of TLS
 MAX_UNSENT_BYTES = 64 * 1024  # answers to somebody who asks for new keys and does not read
@@ -91,6 +91,7 @@ class TlsSocket:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=is_server)
         self._lock = threading.Lock()  # guards the three above
         self._sending = threading.Lock()  # records leave in the order in which they were made
+        self._has_begun = False  # the other side has, and it speaks TLS
         self._received = memoryview(bytearray(RECEIVE_BYTES))  # the receiving thread's alone
         self._has_rest = False  # of a record that did not fit into the space it was read into
         self._is_closed = False  # the other side has said its last
@@ -98,23 +99,26 @@ class TlsSocket:
         self._ended: NotTrusted | None = None
         self.certificate = Certificate(0, frozenset(), 0.0)  # the other side's, once it was shown
 
-    def shake_hands(self, timeout_s: float) -> None:
-        """Prove to each other who we are, all within the time-out. Raises NotTrusted, OSError."""
+    def shake_hands(self, timeout_s: float) -> Self:
+        """Prove to each other who we are, all within the time-out. Raises NotTrusted, OSError.
+
+        After a TimeoutError, another call goes on where this one was.
+        """
         deadline_s = time.monotonic() + timeout_s
-        has_begun = False
         while not self._has_shaken():
             self._socket.settimeout(time_left(deadline_s))
             count = self._socket.recv_into(self._received)
             if count == 0:
                 raise ConnectionResetError(errno.ECONNRESET, "closed while shaking hands")
-            if not has_begun and self._received[0] not in (TLS_ALERT, TLS_HANDSHAKE):
+            if not self._has_begun and self._received[0] not in (TLS_ALERT, TLS_HANDSHAKE):
                 raise NotTrusted(
                     "it does not speak TLS: was it started without --tls?",
                     "here everybody speaks TLS: start with --tls",
                 )
-            has_begun = True
+            self._has_begun = True
             self._incoming.write(self._received[:count])
         self.certificate = certificate_of(self._tls)
+        return self
 
     def _has_shaken(self) -> bool:
         """One step: whether it was the last. Whatever is to be said to the other side is sent."""

@@ -61,17 +61,13 @@ class Trust:
 
     # ---- for any thread ----
 
-    def connect(self, sock: socket.socket, timeout_s: float) -> TlsSocket:
-        """Speak TLS with whom we dialled. Raises NotTrusted, OSError."""
-        tls = TlsSocket(sock, self._papers.dialling, is_server=False)
-        tls.shake_hands(timeout_s)
-        return tls
+    def connect(self, sock: socket.socket) -> TlsSocket:
+        """To speak TLS with whom we dialled, once both have shaken hands."""
+        return TlsSocket(sock, self._papers.dialling, is_server=False)
 
-    def accept(self, sock: socket.socket, timeout_s: float) -> TlsSocket:
-        """Speak TLS with who dialled us. Raises NotTrusted, OSError."""
-        tls = TlsSocket(sock, self._papers.accepting, is_server=True)
-        tls.shake_hands(timeout_s)
-        return tls
+    def accept(self, sock: socket.socket) -> TlsSocket:
+        """To speak TLS with who dialled us, once both have shaken hands."""
+        return TlsSocket(sock, self._papers.accepting, is_server=True)
 
     def check(self, tls: TlsSocket) -> None:
         """See that its certificate is not denied; if it will be, `look` ends it. Raises NotTrusted.

@@ -1,8 +1,10 @@
 """With `--tls`: who has a certificate of the network's authority is let in, and nobody else."""
 
+import contextlib
 import shutil
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from authorities import Authority, disguised, wear
 from embedding import Embedded
 from helpers import free_port, free_ports, let_pass, wait_until
 from journal import Event
-from link import ask, dial
+from link import Connection, ask, dial, try_address
+from liveness import Tried
 from messages import (
     PROTOCOL_VERSION,
     Address,
@@ -31,6 +34,7 @@ from messages import (
 )
 from peer import NetworkError
 from programs import Programs, is_connected
+from seed import TRIES
 from tls import NotTrusted
 from trust import Trust
 
@@ -339,6 +343,46 @@ def test_a_direct_message_to_a_stranger_says_why_it_cannot_be_sent(
         peer.send(plain.address, b"are you one of us?")
     with pytest.raises(NetworkError, match="everybody speaks TLS"):
         plain.send(peer.address, b"are you one of us?")
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "outcome"), [(0, Tried.ECHOED), (1.5, Tried.ECHOED), (30, Tried.SILENT)]
+)
+def test_an_echo_counts_though_the_handshake_before_it_was_late(
+    certificate: Path, delay_s: float, outcome: Tried
+) -> None:
+    """As of a live peer on a machine that is too small: no try alone would find it alive."""
+    trust, closing = Trust(str(certificate)), threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def echo(sock: socket.socket) -> None:
+        closing.wait(delay_s)
+        connection = Connection(sock)
+        with contextlib.suppress(OSError):
+            probe = connection.receive_first(trust, 20)
+            assert isinstance(probe, Probe)
+            connection.send([Echo(probe.number)])
+        connection.close()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=echo, args=(listener.accept()[0],)))
+                threads[-1].start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    address = Address("127.0.0.1", listener.getsockname()[1])
+    try:
+        assert try_address(address, 1.0, trust, TRIES) is outcome
+    finally:
+        closing.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join(20)
+        for thread in threads:
+            thread.join(20)
+        listener.close()
 
 
 # ---- while it runs

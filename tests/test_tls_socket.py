@@ -46,8 +46,8 @@ class Sockets:
 
     def secured(self, near: socket.socket, far: socket.socket) -> Pair:
         accepted: list[TlsSocket] = []
-        accepting = self.run(lambda: accepted.append(self.trust.accept(far, TIMEOUT_S)))
-        dialled = self.trust.connect(near, TIMEOUT_S)
+        accepting = self.run(lambda: accepted.append(self.trust.accept(far).shake_hands(TIMEOUT_S)))
+        dialled = self.trust.connect(near).shake_hands(TIMEOUT_S)
         accepting.join(TIMEOUT_S)
         for end in (near, far):
             end.settimeout(TIMEOUT_S)
@@ -213,7 +213,7 @@ def test_it_is_ended_from_another_thread_with_the_reason(sockets: Sockets) -> No
 def test_whoever_says_nothing_is_waited_for_as_long_as_agreed(sockets: Sockets) -> None:
     _, far = sockets.plain()
     with pytest.raises(TimeoutError):
-        sockets.trust.accept(far, 0.1)
+        sockets.trust.accept(far).shake_hands(0.1)
 
 
 class AlwaysOneMore:
@@ -240,8 +240,9 @@ class AlwaysOneMore:
 
 
 def test_a_byte_now_and_then_buys_no_time(sockets: Sockets) -> None:
+    tls = sockets.trust.accept(cast(socket.socket, AlwaysOneMore(HELLO_OF_TLS)))
     with pytest.raises(TimeoutError):
-        sockets.trust.accept(cast(socket.socket, AlwaysOneMore(HELLO_OF_TLS)), 0.01)
+        tls.shake_hands(0.01)
 
 
 HELLO_OF_TLS = bytes.fromhex("1603014000010000c40303") + bytes(0x4000)  # longer than anybody waits
@@ -284,7 +285,7 @@ class OpenSsl:
             )
             accepted, _ = listener.accept()
         sockets.keep(accepted)
-        self.ours = sockets.trust.accept(accepted, TIMEOUT_S)
+        self.ours = sockets.trust.accept(accepted).shake_hands(TIMEOUT_S)
         accepted.settimeout(TIMEOUT_S)
 
     def type(self, *lines: bytes) -> None:

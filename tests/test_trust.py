@@ -115,8 +115,8 @@ def _shaken(dialling: Trust, accepting: Trust) -> tuple[Certificate, Certificate
     """What each of two that shook hands has seen of the other."""
     near, far = socket.socketpair()
     with near, far, ThreadPoolExecutor() as threads:
-        accepted = threads.submit(accepting.accept, far, 20)
-        return dialling.connect(near, 20).certificate, accepted.result().certificate
+        accepted = threads.submit(accepting.accept(far).shake_hands, 20)
+        return dialling.connect(near).shake_hands(20).certificate, accepted.result().certificate
 
 
 # ---- issue
