@@ -116,18 +116,6 @@ def test_a_sample_is_small_and_random(overlay: Overlay) -> None:
     assert set(first) != set(second)
 
 
-def test_whose_neighbours_give_nothing_tries_strangers_at_once_then_ten_times_as_often() -> None:
-    overlay = overlay_of()
-    link(overlay, 1)
-    overlay.learn(addresses(*range(100, 400)))
-    tried_s = [at / 4 for at in range(2000) if overlay.feeler(at / 4)]
-    assert 13 <= len(tried_s) <= 23
-    began_s = tried_s[-1] + LIMITS.feeler_interval_s / 2
-    after_s = [at / 4 for at in range(400) if overlay.feeler(began_s + at / 4, is_starved=True)]
-    assert after_s[:6] == [0, 0.5, 1.5, 3.5, 6.5, 9.5]
-    assert 30 <= len(after_s) <= 36
-
-
 def test_the_same_randomness_gives_the_same_sample() -> None:
     samples = []
     for _ in range(2):
