@@ -21,6 +21,8 @@ REMEMBERED_DEATHS = 64
 DEATHS_REMEMBERED_S = 30.0  # several times as long as a map takes to look at everybody
 
 ROUND_TRIP_INTERVAL_S = 10.0  # one that is never silent is asked this often how long the way is
+OVERDUE = 4  # times as long as usual
+FOREVER_S = float("inf")
 
 MAX_ATTEMPTS = 16  # under way for others to reach peers that they accuse
 
@@ -58,9 +60,18 @@ class Health:
     looked_s: float  # when it was tested last
     asked_s: float  # when the latest request was made; at first, so that one is due soon
     unanswered: int = 0
+    is_overdue: bool = False  # the latest answer, and others would have come by now
     requests: int = 0  # numbers the requests
     round_trip_s: float | None = None  # of the latest request answered
     cleared: int = 0  # suspicions that others refuted since the last frame from it
+
+    @property
+    def is_silent(self) -> bool:
+        return self.is_overdue or self.unanswered >= 2
+
+    def forgive(self) -> None:
+        """Its silence so far does not count."""
+        self.unanswered, self.is_overdue = 0, False
 
 
 @dataclass(slots=True)
@@ -107,7 +118,8 @@ class Liveness:
         """A frame came: alive."""
         health = self._health[neighbour]
         health.heard_s = now_s
-        health.unanswered = health.cleared = 0
+        health.cleared = 0
+        health.forgive()
         if self._suspicions and self.is_suspect(neighbour):
             del self._suspicions[neighbour]
 
@@ -124,13 +136,14 @@ class Liveness:
     def due_s(self, neighbour: Address) -> float:
         """When `test` is to be called next for this neighbour."""
         health = self._health[neighbour]
-        return min(self._silent_s(health), self._unmeasured_s(health))
+        return min(self._silent_s(health), self._unmeasured_s(health), self._overdue_s(health))
 
     def test(self, neighbour: Address, now_s: float) -> Finding:
         """Look at a neighbour: NOTHING, ASK with `number`, or SUSPECT."""
         health = self._health[neighbour]
         late_s = now_s - self._silent_s(health)
         if late_s < 0:
+            health.is_overdue |= now_s >= self._overdue_s(health)
             return self._measure(health, now_s)
         if late_s > self._tunables.own_lateness_s:
             self.forgive_all(now_s)
@@ -156,6 +169,13 @@ class Liveness:
         """From when on the neighbour counts as silent, unless it says something."""
         return max(health.heard_s, health.looked_s) + self._tunables.liveness_interval_s
 
+    def _overdue_s(self, health: Health) -> float:
+        """From when on an answer is overdue, unless it comes; after that it just is."""
+        if not health.unanswered or health.is_overdue:
+            return FOREVER_S
+        usual_s = health.round_trip_s or 0.0
+        return health.looked_s + max(self._tunables.liveness_interval_s / 2, OVERDUE * usual_s)
+
     def _unmeasured_s(self, health: Health) -> float:
         """From when on the round trip counts as unknown, unless the neighbour is asked."""
         return health.asked_s + ROUND_TRIP_INTERVAL_S
@@ -178,7 +198,7 @@ class Liveness:
                 self._suspicions[accused] = Suspicion(suspicion.reason, deadline_s, attempts)
                 self._retries.append(accused)
         for health in self._health.values():
-            health.unanswered = 0
+            health.forgive()
 
     def collect_retries(self) -> list[Address]:
         """Whom the caller is to try again."""
@@ -263,11 +283,11 @@ class Liveness:
 
         When so many fall silent together, nobody waits for the last request to be sure.
         """
-        is_half = self._is_half_silent()
+        is_half = self._are_half(sum(health.is_silent for health in self._health.values()))
         return [
             n
             for n, health in self._health.items()
-            if n in self._suspicions or (is_half and health.unanswered >= 2)
+            if n in self._suspicions or (is_half and health.is_silent)
         ]
 
     @property
@@ -307,13 +327,15 @@ class Liveness:
         return Finding.DEAD
 
     def _is_half_silent(self) -> bool:
-        silent = sum(health.unanswered >= 2 for health in self._health.values())
-        return silent >= 2 and 2 * silent >= len(self._health)
+        return self._are_half(sum(health.unanswered >= 2 for health in self._health.values()))
+
+    def _are_half(self, count: int) -> bool:
+        return count >= 2 and 2 * count >= len(self._health)
 
     def _close(self, accused: Address, finding: Finding) -> Finding:
         del self._suspicions[accused]
         health = self._health.get(accused)
         if finding is Finding.CLEARED and health is not None:
-            health.unanswered = 0
+            health.forgive()
             health.cleared += 1
         return finding

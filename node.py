@@ -110,7 +110,8 @@ class Node:
     @property
     def is_busy(self) -> bool:
         """Whether a tick has something to do soon; if not, IDLE_TICK_INTERVAL_S is soon enough."""
-        return self.gossip.is_busy or self.tree.is_changing or self.liveness.has_cases
+        is_changing = self.tree.is_changing or self.overlay.is_urgent
+        return is_changing or self.gossip.is_busy or self.liveness.has_cases
 
     # ---- links ----
 
@@ -123,9 +124,7 @@ class Node:
         if refusal:
             self.refusals.counts["links"] += 1  # an everyday event: the dialler alone is told
             return Refused(self.me.origin, refusal, self.overlay.sample(hello.address)), []
-        actions: list[Action] = []
-        if hello.address not in self.overlay.neighbours:
-            actions += self._make_room(now_s)
+        actions = self._make_room(hello.address, now_s)
         welcome = Welcome(self.me.origin, self.me.boot_ms, len(self.overlay.neighbours) + 1)
         details = Neighbour(Direction.IN, hello.boot_ms, hello.links + 1, now_s, source)
         return None, actions + self._link(hello.address, details, [welcome], now_s)
@@ -147,9 +146,7 @@ class Node:
         if conflict:
             self.overlay.failed(welcome.address, Dialled.TURNED_AWAY, now_s)
             return conflict, []
-        actions: list[Action] = []
-        if welcome.address not in self.overlay.neighbours:
-            actions += self._make_room(now_s)
+        actions = self._make_room(welcome.address, now_s)
         source = welcome.address.host
         details = Neighbour(Direction.OUT, welcome.boot_ms, welcome.links, now_s, source)
         return "", actions + self._link(welcome.address, details, [], now_s)
@@ -197,9 +194,10 @@ class Node:
         said, bye = "this peer leaves", Bye(reason, is_leaving=True)
         return [a for n in list(self._outboxes) for a in self._drop(n, said, bye, now_s)]
 
-    def _make_room(self, now_s: float) -> list[Action]:
+    def _make_room(self, newcomer: Address, now_s: float) -> list[Action]:
         """When all links are taken, give one up for a link that is needed more."""
-        if len(self.overlay.neighbours) < self._tunables.max_links:
+        neighbours = self.overlay.neighbours
+        if newcomer in neighbours or len(neighbours) < self._tunables.max_links:
             return []
         bye = Bye("making room for a peer that needs the link more", is_leaving=False)
         return self._drop(self.overlay.least_needed(), bye.reason, bye, now_s)
@@ -437,7 +435,7 @@ class Node:
                 reason = f"no reply to {self._tunables.missed_replies_suspect} liveness requests"
                 self.liveness.accuse(neighbour, reason, now_s)
                 return [Try(neighbour), *self._call_witnesses(neighbour, now_s)]
-        return []
+        return self._dials(now_s)
 
     def tried(self, accused: Address, outcome: Tried, now_s: float) -> list[Action]:
         """An attempt to reach the accused has ended; it may have been for others too."""

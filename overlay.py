@@ -174,7 +174,7 @@ class Overlay:
         conflict = self.conflict(dialler, boot_ms, Direction.IN)
         if conflict:
             return conflict
-        is_full = len(self.neighbours) >= self._tunables.max_links
+        is_full = self.links >= self._tunables.max_links  # a silent one makes room
         if is_full and dialler not in self.neighbours and not needs_link:
             return f"all {self._tunables.max_links} links are taken"
         return ""
@@ -250,6 +250,11 @@ class Overlay:
     def links(self) -> int:
         """How many neighbours can be counted on."""
         return len(self.neighbours) - len(self._silent())
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether others are dialled for neighbours that are silent."""
+        return bool(self._dialled_s) and bool(self._silent())
 
     def dials(self, now_s: float) -> list[Address]:
         """Whom to dial now to have enough links; they count as being dialled from here on.

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from liveness import ROUND_TRIP_INTERVAL_S, Finding, Liveness, Tried
+from liveness import OVERDUE, ROUND_TRIP_INTERVAL_S, Finding, Liveness, Tried
 from messages import Address
 from pure import address
 from settings import Tunables
@@ -126,11 +126,13 @@ def test_a_test_is_due_an_interval_after_the_last_sign_or_question() -> None:
     liveness = watching(A)
     assert liveness.due_s(A) == 1.0
     liveness.test(A, 1.0)
+    assert liveness.due_s(A) == 1.5, "to see whether the answer is overdue"
+    assert liveness.test(A, 1.5) is Finding.NOTHING
     assert liveness.due_s(A) == 2.0
     liveness.heard(A, 1.7)
     assert liveness.due_s(A) == 2.7
     liveness.test(A, 2.7)
-    assert liveness.due_s(A) == 3.7
+    assert liveness.due_s(A) == 3.2
 
 
 def test_a_reply_tells_how_long_the_way_is() -> None:
@@ -522,6 +524,46 @@ def test_half_of_all_that_left_two_requests_unanswered_are_not_counted_on() -> N
     look(liveness, [A, B], 1.5, 2.5)
     assert liveness.silent() == [A, B]
     liveness.heard(A, 2.5)
+    assert liveness.silent() == []
+
+
+def test_half_of_all_whose_answers_are_overdue_are_not_counted_on() -> None:
+    liveness = watching(A, B, C, D)
+    for neighbour in (A, B):
+        assert liveness.test(neighbour, 1.0) is Finding.ASK
+    assert liveness.silent() == []
+    for neighbour in (A, B):
+        assert liveness.due_s(neighbour) == 1.5
+        assert liveness.test(neighbour, 1.5) is Finding.NOTHING
+    assert liveness.silent() == [A, B]
+    liveness.heard(A, 1.6)
+    assert liveness.silent() == []
+
+
+def test_one_answer_that_is_overdue_is_none_of_half() -> None:
+    liveness = watching(A, B)
+    liveness.test(A, 1.0)
+    liveness.test(A, 1.5)
+    assert liveness.silent() == []
+
+
+def test_on_a_long_way_an_answer_is_overdue_later() -> None:
+    liveness = watching(A, B)
+    for neighbour in (A, B):
+        liveness.test(neighbour, 1.0)
+        liveness.heard(neighbour, 1.2)
+        liveness.answered(neighbour, liveness.number(neighbour), 1.2)
+        assert liveness.test(neighbour, 2.2) is Finding.ASK
+        assert liveness.due_s(neighbour) == pytest.approx(2.2 + OVERDUE * 0.2)
+
+
+def test_what_is_overdue_counts_no_more_after_our_own_sleep() -> None:
+    liveness = watching(A, B)
+    for now_s in (1.0, 1.5):
+        for neighbour in (A, B):
+            liveness.test(neighbour, now_s)
+    assert liveness.silent() == [A, B]
+    liveness.forgive_all(2.0)
     assert liveness.silent() == []
 
 

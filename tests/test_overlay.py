@@ -125,6 +125,16 @@ def test_as_many_are_tried_as_are_needed_if_contacts_are_as_silent_as_neighbours
         assert len(overlay.dials(now_s=0)) == expected, silent
 
 
+def test_dials_are_urgent_while_a_neighbour_is_silent() -> None:
+    for silent in ((), (1,)):
+        overlay = overlay_of(silent=silent)
+        link(overlay, 1)
+        assert not overlay.is_urgent, "nobody is dialled"
+        overlay.learn(addresses(2))
+        assert overlay.dials(now_s=0) == addresses(2)
+        assert overlay.is_urgent is bool(silent)
+
+
 def test_a_silent_neighbour_is_given_up_first_and_no_other_for_its_sake() -> None:
     overlay = overlay_of(silent=[3])
     for number in range(1, LIMITS.max_links):
@@ -152,6 +162,12 @@ def test_a_full_peer_refuses_who_has_links_and_lets_in_who_has_none(overlay: Ove
     fill(overlay)
     assert "links are taken" in overlay.refusal(address(99), boot_ms=1, needs_link=False)
     assert overlay.refusal(address(99), boot_ms=1, needs_link=True) == ""
+
+
+def test_a_full_peer_with_a_silent_neighbour_lets_anybody_in() -> None:
+    overlay = overlay_of(silent=[3])
+    fill(overlay)
+    assert overlay.refusal(address(99), boot_ms=1, needs_link=False) == ""
 
 
 def test_a_full_peer_lets_a_neighbour_make_its_link_anew(overlay: Overlay) -> None:
