@@ -31,14 +31,16 @@ from pace import Pace
 from settings import Tunables
 from streams import (
     TRICKLE,
+    UNKNOWN,
     Gap,
-    Habit,
     Inbox,
     Late,
     Ledger,
+    Patience,
     Question,
     Stream,
     Threshold,
+    Ways,
     part,
     parts,
 )
@@ -56,6 +58,7 @@ class Gossip:
         ready: set[Address],
         wants_history: bool = True,
         refusals: Refusals | None = None,
+        ways: Ways = UNKNOWN,
     ) -> None:
         self._me = me
         self._tunables = tunables
@@ -68,10 +71,7 @@ class Gossip:
         self._ledgers: dict[Address, Ledger] = {}
         self._questions: dict[StreamKey, Question] = {}
         self._wants: dict[Address, list[Wanted]] = {}  # decided, not yet collected by the node
-        least_s, most_s = tunables.least_want_delay_s, tunables.most_want_delay_s
-        self._tree = Habit(least_s, most_s, most_s / 16)  # how far it is behind announcements
-        most_s = tunables.want_patience_s
-        self._answers = Habit(least_s, most_s, most_s / 8)  # to questions for what is new
+        self._patience = Patience(tunables, ways)
         self._has_news = False  # something may wait to be announced
         self._announced_s = float("-inf")  # when announcements were last made
         self._digest: int | None = None  # None: to be computed anew
@@ -155,7 +155,7 @@ class Gossip:
         ledger.cursor[key] = max(last, ledger.cursor.get(key, 0))
         if key == self.own.key:
             return 0  # nobody tells us what we said
-        is_answer = self._is_answer(stream, neighbour, run, now_s)
+        is_answer = self._patience.is_answer(stream, neighbour, run, now_s, ledger.is_eager)
         if ledger.is_eager:  # who only answered a question does not wait
             self.pace.is_brought(key, neighbour)
         if last <= stream.upto:
@@ -225,10 +225,13 @@ class Gossip:
             ledger.provides_from[key] = first
             if upto > stream.upto and stream is not self.own:
                 self._question(stream, now_s, have.is_news)
+                if have.is_news:
+                    missing, question = upto - stream.upto, self._questions[key]
+                    self._patience.shorten(question, missing, now_s)
                 if have.is_news and stream.brought_by == neighbour:
                     self._answer_is_over(stream, neighbour, now_s)
             elif have.is_news and upto > stream.announced:
-                self._tree.took(0.0)  # it was quicker than the first announcement
+                self._patience.tree.took(0.0)  # it was quicker than the first announcement
             stream.announced = max(stream.announced, upto)
 
     def neighbour_wants(self, neighbour: Address, want: Want) -> list[Have]:
@@ -292,8 +295,8 @@ class Gossip:
             if question.has_progress(stream):
                 patience_s = self._tunables.want_patience_s
                 if question.is_waiting:
-                    self._tree.took(now_s - question.opened_s)
-                    patience_s = self._tree.wait_s
+                    self._patience.tree.took(now_s - question.opened_s)
+                    patience_s = self._patience.tree.wait_s
                 question.progressed(stream, now_s, patience_s)
             if not self._is_behind(stream):
                 del self._questions[key]
@@ -324,9 +327,10 @@ class Gossip:
         return wants
 
     @property
-    def is_starved(self) -> bool:
-        """Some message was asked of all neighbours that say they have it, and none gave it."""
-        return any(question.is_starved for question in self._questions.values())
+    def in_vain(self) -> set[Address]:
+        """Who gave nothing when asked; nobody until strangers are to be looked for instead."""
+        starved = [question for question in self._questions.values() if question.is_starved]
+        return {neighbour for question in starved for neighbour in question.in_vain}
 
     def _is_behind(self, stream: Stream) -> bool:
         return any(ledger.has.get(stream.key, 0) > stream.upto for ledger in self._ledgers.values())
@@ -335,12 +339,12 @@ class Gossip:
         """We are behind: ask, unless somebody was. What is new, the tree may bring in time."""
         question = self._questions.get(stream.key)
         if question is None:
-            deadline_s = now_s + self._tree.wait_s
+            deadline_s = now_s + self._patience.tree.wait_s
             known = stream.upto, stream.announced
             question = Question(None, *known, now_s, deadline_s, is_little=is_news)
             self._questions[stream.key] = question
         elif question.asked is not None and self._can_provide(question.asked, stream):
-            is_news |= not question.is_starved  # else whoever says that it has it is tried at once
+            is_news |= not question.takes_newcomer_at_once
         if not is_news:
             self._ask(stream, question, now_s)
 
@@ -350,29 +354,10 @@ class Gossip:
         if question.asked == neighbour:
             self._ask(stream, question, now_s)
 
-    def _is_answer(self, stream: Stream, neighbour: Address, run: Run, now_s: float) -> bool:
-        """Whether what the tree was late with comes as an answer now, and not by the tree.
-
-        How long either took, even if it has come before, tells how long to wait next time.
-        """
-        late = stream.late
-        if late is None or not run.first <= late.number <= run.last:
-            return False
-        if (asked_s := late.asked.pop(neighbour, None)) is not None:
-            self._answers.took(now_s - asked_s)
-            return True
-        if self._ledgers[neighbour].is_eager:
-            self._tree.took(now_s - late.announced_s)
-            stream.late = None
-        return False
-
     def _ask(self, stream: Stream, question: Question, now_s: float) -> None:
         """Put the question to one neighbour that can answer it; close it if there is none."""
-        if question.asked is not None:
-            question.tried.add(question.asked)
-        question.asked = None
-        patience_s = self._answers.wait_s if question.is_little else self._tunables.want_patience_s
-        question.deadline_s = now_s + patience_s
+        question.was_in_vain()
+        question.deadline_s = now_s + self._tunables.want_patience_s
         ahead = {
             n: led for n, led in self._ledgers.items() if led.has.get(stream.key, 0) > stream.upto
         }
@@ -391,6 +376,8 @@ class Gossip:
         eager = [n for n in untried if self._ledgers[n].is_eager]  # there it will go on flowing
         question.asked = self._rng.choice(eager or untried)
         question.upto, stream.brought_by = stream.upto, None
+        if question.is_little:
+            question.deadline_s = now_s + self._patience.answer_s(question.asked)
         if stream.late is not None:
             stream.late.asked[question.asked] = now_s
         self._wants.setdefault(question.asked, []).append(Wanted(stream.key, stream.upto))

@@ -41,6 +41,7 @@ from messages import (
 )
 from overlay import Dialled, Direction, Neighbour, Overlay
 from settings import Tunables
+from streams import Ways
 from tree import Tree
 from wire import Run
 
@@ -60,9 +61,10 @@ class Node:
         self._tunables = tunables
         self.refusals = Refusals(*OF_A_PEER)
         self.ready: set[Address] = set()  # neighbours to whom something can be sent now
-        self.liveness = Liveness(tunables, rng, self.refusals)
-        self.overlay = Overlay(me.origin, tunables, rng, now_s, self.liveness.silent)
-        self.gossip = Gossip(me, tunables, rng, self.ready, wants_history, self.refusals)
+        self.liveness = live = Liveness(tunables, rng, self.refusals)
+        self.overlay = Overlay(me.origin, tunables, rng, now_s, live.silent)
+        ways = Ways(live.round_trip_s, lambda: self.tree.parent in live.silent())
+        self.gossip = Gossip(me, tunables, rng, self.ready, wants_history, self.refusals, ways)
         self.tree = Tree(me.key, tunables, now_s)
         self._outboxes: dict[Address, Outbox] = {}
         self._is_crowded = False  # whether too much may wait in one
@@ -96,12 +98,13 @@ class Node:
             actions += self._settle(*case, now_s)
         if (neighbour := self.overlay.exchange(now_s)) is not None:
             self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=False))
-        if (spare := self.overlay.spare()) is not None:
-            actions += self._drop(spare, "making room", Bye("making room", is_leaving=False), now_s)
-        if (stranger := self.overlay.feeler(now_s, self.gossip.is_starved)) is not None:
-            actions.append(self._dial(stranger, is_feeler=True))
         for slow in self.gossip.tick(now_s):
             self._say_each(self.tree.failed(slow, now_s))
+        in_vain = self.gossip.in_vain
+        if (spare := self.overlay.spare(in_vain)) is not None:
+            actions += self._drop(spare, "making room", Bye("making room", is_leaving=False), now_s)
+        if (stranger := self.overlay.feeler(now_s, in_vain)) is not None:
+            actions.append(self._dial(stranger, is_feeler=True))
         self._say_each(self.tree.tick(now_s))
         self._say_each(self.gossip.announcements(now_s))
         self._flush(now_s)
@@ -247,7 +250,7 @@ class Node:
 
     def _dial(self, address: Address, is_feeler: bool) -> Dial:
         links = self.overlay.links
-        root = self.me.key if self.gossip.is_starved else self.tree.root  # so it is let in
+        root = self.me.key if self.gossip.in_vain else self.tree.root  # so it is let in
         hello = Hello(PROTOCOL_VERSION, self.me.origin, self.me.boot_ms, links, is_feeler, root)
         return Dial(address, hello)
 
@@ -335,15 +338,14 @@ class Node:
         return self.gossip.broadcast(payload, now_s)
 
     def is_heard(self) -> bool:
-        """Whether there is a neighbour and all have everything we said; asks those that lack it."""
-        return self._ask_what_was_heard() == 0 and bool(self._outboxes)
+        """Whether there is a neighbour and all have everything we said; asks those that lack it.
 
-    def _ask_what_was_heard(self) -> int:
-        """Liveness replies tell how far we were heard; ask whoever lacks something. How many do."""
+        Liveness replies tell how far we were heard.
+        """
         lacking = [n for n in self._outboxes if not self.gossip.has_all_of_ours(n)]
         for neighbour in lacking:
             self._say(neighbour, LivenessRequest(0))
-        return len(lacking)
+        return bool(self._outboxes) and not lacking
 
     def links(self) -> list[dict[str, Any]]:
         """What there is to know of each neighbour."""

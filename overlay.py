@@ -19,7 +19,7 @@ from messages import Address
 from settings import Tunables
 
 MOST_OWN_NAMES = 64  # remembered; more would be somebody's lies
-FIRST_HASTE, HASTE = 120, 2  # so many strangers in the time of one are tried by the starved, at
+FIRST_HASTE, HASTE = 600, 2  # so many strangers in the time of one are tried by the starved, at
 # first and in the end: who claims to have what nobody said can make anybody starve for long
 REACHED = "reached"  # no word of others, which are addresses
 
@@ -298,11 +298,12 @@ class Overlay:
                 del of_teller[teller]
         return chosen
 
-    def feeler(self, now_s: float, is_starved: bool = False) -> Address | None:
+    def feeler(self, now_s: float, in_vain: Collection[Address] = ()) -> Address | None:
         """Now and then, a stranger to try: it keeps the book fresh and finds a split network.
 
-        Who is given nothing by its neighbours tries one at once, and others soon.
+        Who has asked its neighbours in vain tries one at once, and others soon.
         """
+        is_starved = bool(in_vain)
         interval_s = self._tunables.feeler_interval_s
         if not is_starved and now_s >= self._felt_s + interval_s / HASTE:
             self._haste_s = interval_s / FIRST_HASTE
@@ -312,20 +313,24 @@ class Overlay:
             self._haste_s = min(2 * self._haste_s, interval_s / HASTE)
         self._felt_s = now_s
         self._feeler_s = now_s + interval_s * self._rng.uniform(0.75, 1.25)
-        due = self._due(now_s)
+        due = [address for address in self._due(now_s) if address not in in_vain]
         if not due or not self.neighbours:
             return None
         [chosen] = self._chosen(due, 1)
         self._dialled_s[chosen] = now_s
         return chosen
 
-    def spare(self) -> Address | None:
-        """A link to give up, when a feeler's link made them more than we are to dial."""
+    def spare(self, in_vain: Collection[Address] = ()) -> Address | None:
+        """A link to give up, when a feeler's link made them more than we are to dial.
+
+        It is one to a neighbour that was asked in vain, if there is any.
+        """
         dialled = [a for a, n in self.neighbours.items() if n.direction is Direction.OUT]
         if len(dialled) <= self._tunables.out_links or self._silent():
             return None
         rich = [address for address in dialled[:-1] if self.neighbours[address].links > 2]
-        return self._rng.choice(rich) if rich else None
+        useless = [address for address in rich if address in in_vain]
+        return self._rng.choice(useless or rich) if rich else None
 
     def exchange(self, now_s: float) -> Address | None:
         """Now and then, a neighbour to swap contacts with."""

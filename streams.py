@@ -7,7 +7,7 @@ frames that came in.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
@@ -17,7 +17,9 @@ from settings import Tunables
 from wire import Run
 
 RUN_OVERHEAD_BYTES = 250  # what a run costs in memory beside its bytes
+ASKED_TO_STARVE = 2  # neighbours in vain: among the others strangers may well be better
 ROUNDS_TO_STARVE = 4  # of questions in vain, where a single neighbour claims to have the message
+LITTLE = 8  # messages: an answer with so few does not take long
 TRICKLE = 8  # who brings less than this part of what others announce meanwhile, holds us up
 ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
 
@@ -226,9 +228,10 @@ class Question:
     deadline_s: float  # then somebody, or somebody else, is asked
     tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
     is_little: bool = False  # what the tree should have brought; else it may be all there is
-    in_vain: set[Address] = field(default_factory=set)  # asked in an earlier round
+    in_vain: set[Address] = field(default_factory=set)  # the same, of earlier rounds too
     rounds: int = 0  # how often in a row all were asked in vain
-    is_starved: bool = False  # all that say they can provide it were asked in vain
+    is_starved: bool = False  # so many were asked in vain that strangers are looked for
+    known: set[Address] = field(default_factory=set)  # who could provide it when that began
     nobody_since_s: float | None = None  # since then none of our neighbours can provide it
     is_put_off: bool = False  # what came now would be refused, so nobody is asked yet
 
@@ -242,6 +245,7 @@ class Question:
         self.upto, self.announced = stream.upto, stream.announced
         self.tried.clear()
         self.in_vain.clear()
+        self.known.clear()
         self.rounds, self.is_starved = 0, False
         self.opened_s, self.deadline_s = now_s, now_s + patience_s
 
@@ -253,21 +257,32 @@ class Question:
         most = stream.announced - (self.announced if self.is_waiting else self.upto)
         return came * TRICKLE >= most
 
+    def was_in_vain(self) -> None:
+        """Whoever was asked last gave nothing."""
+        if self.asked is not None:
+            self.tried.add(self.asked)
+            self.in_vain.add(self.asked)
+        self.asked = None
+
+    @property
+    def takes_newcomer_at_once(self) -> bool:
+        """Whether whoever says now that it has it is asked before the time of another is over."""
+        return self.is_starved and not self.is_little and self.asked in self.known
+
     def untried(self, able: list[Address]) -> list[Address]:
         """Of those who say they can provide it, the ones to ask now; newcomers come first.
 
-        When all were asked in vain they are asked again, for they may have it now. A single one may
-        be lying.
+        When all were asked in vain they are asked again, for they may have it now. Strangers are
+        looked for once several gave nothing; a single one may be lying.
         """
         if self.tried.issuperset(able):
             self.rounds += 1
-            self.in_vain |= self.tried
             self.tried.clear()
+        is_enough = len(self.in_vain) >= ASKED_TO_STARVE or (self.rounds > 0 and len(able) > 1)
+        if not self.is_starved and (is_enough or self.rounds >= ROUNDS_TO_STARVE):
+            self.is_starved, self.known = True, set(able)
         untried = [neighbour for neighbour in able if neighbour not in self.tried]
-        newcomers = [neighbour for neighbour in untried if neighbour not in self.in_vain]
-        is_enough = (self.rounds > 0 and len(able) > 1) or self.rounds >= ROUNDS_TO_STARVE
-        self.is_starved = is_enough and not newcomers
-        return newcomers or untried
+        return [neighbour for neighbour in untried if neighbour not in self.known] or untried
 
 
 @dataclass(slots=True)
@@ -296,6 +311,68 @@ class Habit:
     def wait_s(self) -> float:
         """Twice what it took."""
         return min(max(2 * self.usual_s, self.least_s), self.most_s)
+
+
+def _unknown(_: Address) -> float | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What others know of the ways on which messages come."""
+
+    round_trip_s: Callable[[Address], float | None] = _unknown  # to a neighbour
+    is_tree_silent: Callable[[], bool] = bool  # whether the parent is not to be counted on
+
+
+class Patience:
+    """How long to wait for the tree, and for the answer to a question for what is new."""
+
+    def __init__(self, tunables: Tunables, ways: Ways) -> None:
+        least_s, most_s = tunables.least_want_delay_s, tunables.most_want_delay_s
+        self.tree = Habit(least_s, most_s, most_s / 16)  # how far it is behind announcements
+        self._most_s = tunables.want_patience_s
+        self.answers = Habit(least_s, self._most_s, 0.0)
+        self._ways = ways
+
+    def shorten(self, question: Question, missing: int, now_s: float) -> None:
+        """A neighbour announces what is missing: no need to wait for long.
+
+        A tree that fell silent is not waited for at all.
+        """
+        if question.is_waiting:
+            if self._ways.is_tree_silent():
+                question.deadline_s = now_s
+        elif question.asked is not None and not question.is_little and missing <= LITTLE:
+            question.is_little = True
+            latest_s = now_s + self.answer_s(question.asked)
+            question.deadline_s = min(question.deadline_s, latest_s)
+
+    def answer_s(self, neighbour: Address) -> float:
+        """Half as long again as the way is, and twice as long as answers took of late."""
+        way_s = 1.5 * (self._ways.round_trip_s(neighbour) or 0.0)
+        return min(max(self.answers.wait_s, way_s), self._most_s)
+
+    def is_answer(
+        self, stream: Stream, neighbour: Address, run: Run, now_s: float, is_on_tree: bool
+    ) -> bool:
+        """Whether what the tree was late with comes as an answer now, and not by the tree.
+
+        How long either took, even if it has come before, tells how long to wait next time.
+        """
+        late = stream.late
+        if late is None or not run.first <= late.number <= run.last:
+            return False
+        if (asked_s := late.asked.pop(neighbour, None)) is not None:
+            self.answers.took(now_s - asked_s)
+            return True
+        if is_on_tree:
+            self.tree.took(now_s - late.announced_s)
+            stream.late = None
+        return False
+
+
+UNKNOWN = Ways()
 
 
 def last_of(run: Run) -> int:

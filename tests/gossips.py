@@ -15,7 +15,7 @@ from messages import (
 )
 from pure import address, key, name, payload_of
 from settings import Tunables
-from streams import Gap
+from streams import UNKNOWN, Gap, Ways
 from wire import Run
 
 ME = name(0)
@@ -31,10 +31,12 @@ def gossip_of(
     neighbours: Iterable[Address] = (A, B, C),
     wants_history: bool = True,
     refusals: Refusals | None = None,
+    ways: Ways = UNKNOWN,
     **tunables: Any,
 ) -> Gossip:
     """A peer's gossip and neighbours that want payload, of whom none has anything yet."""
-    gossip = Gossip(me, Tunables(**tunables), random.Random(1), set(), wants_history, refusals)
+    limits = Tunables(**tunables)
+    gossip = Gossip(me, limits, random.Random(1), set(), wants_history, refusals, ways)
     for neighbour in neighbours:
         meet(gossip, neighbour)
     return gossip

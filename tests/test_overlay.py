@@ -263,15 +263,15 @@ def test_the_starved_try_strangers_soon_and_then_less_and_less_often(overlay: Ov
     tried_s = [
         tenth / 10
         for tenth in range(10_001, 14_000)
-        if overlay.feeler(tenth / 10, is_starved=True) is not None
+        if overlay.feeler(tenth / 10, in_vain=addresses(1)) is not None
     ]
-    assert len([at_s for at_s in tried_s if at_s < 1004]) in (4, 5)
+    assert len([at_s for at_s in tried_s if at_s < 1004]) in (5, 6)
     waits_s = [later_s - sooner_s for sooner_s, later_s in pairwise(tried_s)]
     assert waits_s == sorted(waits_s)
     assert waits_s[-1] == pytest.approx(LIMITS.feeler_interval_s / 2, abs=0.2)
     calm_s = tried_s[-1] + 0.6 * LIMITS.feeler_interval_s
     assert overlay.feeler(calm_s) is None
-    assert overlay.feeler(calm_s, is_starved=True) is not None, "and soon again the next time"
+    assert overlay.feeler(calm_s, in_vain=addresses(1)) is not None, "and soon again the next time"
 
 
 def test_a_peer_without_neighbours_sends_no_feeler(overlay: Overlay) -> None:
@@ -318,6 +318,16 @@ def test_about_every_ten_seconds_a_neighbour_is_asked_for_contacts(overlay: Over
     asked_s = [at_s for at_s, whom in asked if whom is not None]
     assert {whom for _, whom in asked if whom is not None} == set(addresses(1, 2))
     check_rhythm(asked_s, LIMITS.exchange_interval_s)
+
+
+def test_who_is_asked_in_vain_is_given_up_first_and_not_tried_again(overlay: Overlay) -> None:
+    for number in range(1, 7):
+        link(overlay, number)
+    in_vain = addresses(2, 5, 8)
+    assert {overlay.spare(in_vain) for _ in range(100)} == set(addresses(2, 5))
+    overlay.learn(addresses(8, 9))
+    assert overlay.feeler(100, in_vain) == address(9)
+    assert overlay.feeler(200, in_vain) is None
 
 
 def test_who_has_no_neighbour_asks_nobody_for_contacts(overlay: Overlay) -> None:
