@@ -227,7 +227,7 @@ class Gossip:
                 self._question(stream, now_s, have.is_news)
                 if have.is_news:
                     missing, question = upto - stream.upto, self._questions[key]
-                    self._patience.shorten(question, missing, now_s)
+                    self._patience.shorten(question, missing, ledger.is_eager, now_s)
                 if have.is_news and stream.brought_by == neighbour:
                     self._answer_is_over(stream, neighbour, now_s)
             elif have.is_news and upto > stream.announced:

@@ -330,18 +330,21 @@ class Patience:
 
     def __init__(self, tunables: Tunables, ways: Ways) -> None:
         least_s, most_s = tunables.least_want_delay_s, tunables.most_want_delay_s
-        self.tree = Habit(least_s, most_s, most_s / 16)  # how far it is behind announcements
+        self._guess_s = most_s / 16
+        self.tree = Habit(least_s, most_s, self._guess_s)  # how far it is behind announcements
         self._most_s = tunables.want_patience_s
         self.answers = Habit(least_s, self._most_s, 0.0)
         self._ways = ways
 
-    def shorten(self, question: Question, missing: int, now_s: float) -> None:
+    def shorten(self, question: Question, missing: int, is_on_tree: bool, now_s: float) -> None:
         """A neighbour announces what is missing: no need to wait for long.
 
-        A tree that fell silent is not waited for at all.
+        A tree that fell silent is not waited for at all; nor is one along which it is announced,
+        for who had to ask for it does not push it. But one that is known to be slow is.
         """
         if question.is_waiting:
-            if self._ways.is_tree_silent():
+            is_slow = self.tree.usual_s > self._guess_s
+            if (is_on_tree and not is_slow) or self._ways.is_tree_silent():
                 question.deadline_s = now_s
         elif question.asked is not None and not question.is_little and missing <= LITTLE:
             question.is_little = True

@@ -29,8 +29,8 @@ FAULTS_S = 20.0
 SETTLED_WITHIN_S = 30.0
 PAUSES_S = (0.5, 2.5, 6.0, 12.0)  # under, and over, what makes a peer suspect
 MOST_COPIES = 0.05  # beyond the one needed, once all is calm
-CALM_ATTEMPTS = 5
 MOST_PEERS = 9
+CALM_ATTEMPTS = MOST_PEERS  # behind a slow link each learns by one copy, and one after the other
 
 # With less of these, no network of this kind can be whole.
 LEAST = {"out_links": 2, "max_links": 4, "book_size": MOST_PEERS - 1, "history_bytes": 20_000}
@@ -129,7 +129,8 @@ class Schedule:
     def _count_copies(self) -> None:
         """Once the tree stands still, a message comes to each peer once.
 
-        It may be drawn anew just then, for a link that came or went; but not time and again.
+        It may be drawn anew just then, for a link that came or went; but not time and again. And a
+        peer learns how long to wait for a slow link when what it asked for comes by the tree too.
         """
         copies = 1.0
         for _ in range(CALM_ATTEMPTS):

@@ -201,6 +201,26 @@ def test_a_slow_application_is_no_fault_of_the_tree() -> None:
     assert asked(gossip) == []
 
 
+def test_what_is_announced_along_the_tree_is_not_waited_for(gossip: Gossip) -> None:
+    """Who tells of it in place of sending it had to ask for it, and will not send it."""
+    gossip.set_eager(B, True)
+    announce(gossip, B, S, 1, 1, now_s=1000, is_news=True)
+    gossip.tick(now_s=1000)
+    assert asked(gossip) == [(B, S, 0)]
+
+
+def test_a_tree_that_is_known_to_be_slow_is_waited_for_all_the_same(gossip: Gossip) -> None:
+    let_the_tree_take(gossip, 0.5, times=1, began_s=1000)
+    gossip.set_eager(B, True)
+    assert question_delay_s(gossip, S, began_s=5000) >= 0.99
+
+
+def test_what_is_announced_elsewhere_the_tree_may_bring(gossip: Gossip) -> None:
+    announce(gossip, B, S, 1, 1, now_s=1000, is_news=True)
+    gossip.tick(now_s=1000)
+    assert asked(gossip) == []
+
+
 # ---- how long to wait for an answer --------------------------------------------------------------
 
 
