@@ -352,6 +352,7 @@ class Gossip:
         """Who has sent us what it had tells of more; the tree may have brought nothing between."""
         question = self._questions[stream.key]
         if question.asked == neighbour:
+            question.asked = None  # which was not in vain
             self._ask(stream, question, now_s)
 
     def _ask(self, stream: Stream, question: Question, now_s: float) -> None:

@@ -323,6 +323,9 @@ def test_when_an_answer_is_over_the_rest_is_asked_for_at_once(gossip: Gossip) ->
     assert asked(gossip) == [], "the answer may go on"
     announce(gossip, B, S, 1, 80, now_s=1000.1, is_news=True)
     assert asked(gossip) == [(A, S, 60)]
+    gossip.tick(now_s=1000.1 + PATIENCE_S)
+    assert asked(gossip) == [(B, S, 60)]
+    assert gossip.in_vain == set(), "A alone gave nothing: that is no reason to look for strangers"
 
 
 # ---- what had to be asked for --------------------------------------------------------------------
