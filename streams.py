@@ -242,6 +242,8 @@ class Question:
 
     def progressed(self, stream: Stream, now_s: float, patience_s: float) -> None:
         """More has come: what was in vain before need not be so now."""
+        if stream.brought_by in self.in_vain:
+            self.asked = stream.brought_by  # late, but it does answer
         self.upto, self.announced = stream.upto, stream.announced
         self.tried.clear()
         self.in_vain.clear()
@@ -252,7 +254,7 @@ class Question:
     def has_progress(self, stream: Stream) -> bool:
         """Whether more has come, from who was asked; or else as much as can be expected."""
         came = stream.upto - self.upto
-        if came <= 0 or stream.brought_by == self.asked:
+        if came <= 0 or stream.brought_by == self.asked or stream.brought_by in self.in_vain:
             return came > 0
         most = stream.announced - (self.announced if self.is_waiting else self.upto)
         return came * TRICKLE >= most

@@ -311,6 +311,21 @@ def test_who_answers_is_given_time_as_long_as_something_comes(gossip: Gossip) ->
     assert len(asked_while_it_trickles(gossip, is_from_who_was_asked=True)) == 1
 
 
+def test_who_answers_late_is_given_time_as_well(gossip: Gossip) -> None:
+    """On a slow line the answer of another would only come in addition."""
+    for neighbour in (A, B, C):
+        announce(gossip, neighbour, S, 1, 5000, now_s=1000)
+    [(first, _, _)] = asked(gossip)
+    gossip.tick(now_s=1000 + PATIENCE_S)
+    [(second, _, _)] = asked(gossip)
+    assert second != first
+    for number in range(1, 50):
+        now_s = 1000 + PATIENCE_S + number * PATIENCE_S / 5
+        gossip.hear(first, run(S, number, number), now_s)
+        gossip.tick(now_s)
+    assert asked(gossip) == []
+
+
 def test_when_an_answer_is_over_the_rest_is_asked_for_at_once(gossip: Gossip) -> None:
     """Meanwhile more was said; what the tree brings of it may begin after a hole."""
     announce(gossip, B, S, 1, 50, now_s=1000)
