@@ -131,8 +131,11 @@ class Gossip:
         self.pace.close(neighbour, now_s)
         self._wants.pop(neighbour, None)
         for key, question in list(self._questions.items()):
+            stream = self.streams[key]
+            if stream.brought_by == neighbour:
+                stream.brought_by = None
             if question.asked == neighbour:
-                self._ask(self.streams[key], question, now_s)
+                self._ask(stream, question, now_s)
 
     # ---- messages ----
 

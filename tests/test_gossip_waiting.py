@@ -326,6 +326,20 @@ def test_who_answers_late_is_given_time_as_well(gossip: Gossip) -> None:
     assert asked(gossip) == []
 
 
+def test_who_answers_late_and_is_gone_is_asked_no_more(gossip: Gossip) -> None:
+    for neighbour in (A, B, C):
+        announce(gossip, neighbour, S, 1, 5000, now_s=1000)
+    [(first, _, _)] = asked(gossip)
+    gossip.tick(now_s=1000 + PATIENCE_S)
+    [(second, _, _)] = asked(gossip)
+    gossip.hear(first, run(S, 1, 1), now_s=1000 + PATIENCE_S)
+    gossip.close(first, now_s=1000 + PATIENCE_S)
+    gossip.tick(now_s=1000 + PATIENCE_S)
+    announce(gossip, second, S, 1, 5001, now_s=1000 + PATIENCE_S, is_news=True)
+    gossip.tick(now_s=1000 + 2 * PATIENCE_S)
+    assert [who for who, _, _ in asked(gossip)] == [({A, B, C} - {first, second}).pop()]
+
+
 def test_when_an_answer_is_over_the_rest_is_asked_for_at_once(gossip: Gossip) -> None:
     """Meanwhile more was said; what the tree brings of it may begin after a hole."""
     announce(gossip, B, S, 1, 50, now_s=1000)
