@@ -311,14 +311,20 @@ def test_who_answers_is_given_time_as_long_as_something_comes(gossip: Gossip) ->
     assert len(asked_while_it_trickles(gossip, is_from_who_was_asked=True)) == 1
 
 
-def test_who_answers_late_is_given_time_as_well(gossip: Gossip) -> None:
-    """On a slow line the answer of another would only come in addition."""
+def asked_in_turn(gossip: Gossip) -> tuple[Address, Address]:
+    """All have much more, and who is asked first gives nothing in time, so another is asked."""
     for neighbour in (A, B, C):
         announce(gossip, neighbour, S, 1, 5000, now_s=1000)
     [(first, _, _)] = asked(gossip)
     gossip.tick(now_s=1000 + PATIENCE_S)
     [(second, _, _)] = asked(gossip)
     assert second != first
+    return first, second
+
+
+def test_who_answers_late_is_given_time_as_well(gossip: Gossip) -> None:
+    """On a slow line the answer of another would only come in addition."""
+    first, _ = asked_in_turn(gossip)
     for number in range(1, 50):
         now_s = 1000 + PATIENCE_S + number * PATIENCE_S / 5
         gossip.hear(first, run(S, number, number), now_s)
@@ -327,11 +333,7 @@ def test_who_answers_late_is_given_time_as_well(gossip: Gossip) -> None:
 
 
 def test_who_answers_late_and_is_gone_is_asked_no_more(gossip: Gossip) -> None:
-    for neighbour in (A, B, C):
-        announce(gossip, neighbour, S, 1, 5000, now_s=1000)
-    [(first, _, _)] = asked(gossip)
-    gossip.tick(now_s=1000 + PATIENCE_S)
-    [(second, _, _)] = asked(gossip)
+    first, second = asked_in_turn(gossip)
     gossip.hear(first, run(S, 1, 1), now_s=1000 + PATIENCE_S)
     gossip.close(first, now_s=1000 + PATIENCE_S)
     gossip.tick(now_s=1000 + PATIENCE_S)

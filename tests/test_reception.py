@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 
@@ -380,6 +380,31 @@ class Slow:
         self._listener.close()
 
 
+@contextmanager
+def slow_peers(count: int = SLOW_ECHOES) -> Iterator[list[Slow]]:
+    """So many, slow enough for a seed to learn that echoes take long."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(Slow(0.6))) for _ in range(count)]
+
+
+def report_in_vain(seed: Seed, accused: Address, strangers: Strangers) -> None:
+    """Somebody reports it dead, and the seed keeps it on its list."""
+    reporter = Connection(strangers.dial(seed))
+    report = DeadReport(accused, Address("127.0.0.1", 1))
+    assert reporter.ask(report, timeout_s=20) == Verdict(accused, is_removed=False)
+
+
+def check_the_end_of_a_doubt(
+    seed: Seed, accused: Address, renew_interval_s: float, lives: bool
+) -> None:
+    """Whether it stays on the list, or is taken off it."""
+    if lives:
+        let_pass(RENEWALS_TO_DOUBT * renew_interval_s + LEASE_LOOK_INTERVAL_S)
+        assert str(accused) in seed.peers()
+    else:
+        wait_until(lambda: str(accused) not in seed.peers(), what="the end of the doubt")
+
+
 @pytest.mark.parametrize(("delay_s", "lives"), [(1.5, True), (30, False)])
 def test_an_echo_that_comes_while_the_seed_tries_again_is_an_echo(
     embedded: Embedded, strangers: Strangers, delay_s: float, lives: bool
@@ -400,24 +425,15 @@ def test_a_seed_whose_echoes_take_long_of_late_waits_longer(
 ) -> None:
     limits = Tunables(renew_interval_s=6)
     seed = embedded.seed(tunables=limits)
-    peers = [Slow(0.6) for _ in range(SLOW_ECHOES)]
-    try:
+    with slow_peers() as peers:
+        accused = peers[0].address
         for peer in peers:
             register(seed, str(peer.address), strangers)
         peers[0].delay_s = 30
-        accused = peers[0].address
-        reporter = Connection(strangers.dial(seed))
-        report = DeadReport(accused, Address("127.0.0.1", 1))
-        assert reporter.ask(report, timeout_s=20) == Verdict(accused, is_removed=False)
+        report_in_vain(seed, accused, strangers)
         if lives:
             peers[0].delay_s = 0
-            let_pass(RENEWALS_TO_DOUBT * limits.renew_interval_s + LEASE_LOOK_INTERVAL_S)
-            assert str(accused) in seed.peers()
-        else:
-            wait_until(lambda: str(accused) not in seed.peers(), what="the end of the doubt")
-    finally:
-        for peer in peers:
-            peer.close()
+        check_the_end_of_a_doubt(seed, accused, limits.renew_interval_s, lives)
 
 
 @pytest.mark.parametrize("is_own", [True, False])
@@ -427,24 +443,14 @@ def test_a_doubt_is_ended_by_a_renewal_over_the_peers_own_connection_alone(
     """An insider that renews for a dead peer, and echoes slowly itself, does not keep it listed."""
     limits = Tunables(renew_interval_s=4)
     seed = embedded.seed(tunables=limits)
-    peers = [Slow(0.6) for _ in range(SLOW_ECHOES)]
-    accused = peers[0].address
-    try:
+    with slow_peers() as peers:
+        accused = peers[0].address
         own, another, *_ = [register(seed, str(p.address), strangers) for p in [peers[0], *peers]]
         peers[0].delay_s = 30
-        reporter = Connection(strangers.dial(seed))
-        report = DeadReport(accused, Address("127.0.0.1", 1))
-        assert reporter.ask(report, timeout_s=20) == Verdict(accused, is_removed=False)
+        report_in_vain(seed, accused, strangers)
         renewing = own if is_own else another
         assert renewing.ask(Register(accused, boot_ms=1), timeout_s=20)
-        if is_own:
-            let_pass(RENEWALS_TO_DOUBT * limits.renew_interval_s + LEASE_LOOK_INTERVAL_S)
-            assert str(accused) in seed.peers()
-        else:
-            wait_until(lambda: str(accused) not in seed.peers(), what="the end of the doubt")
-    finally:
-        for peer in peers:
-            peer.close()
+        check_the_end_of_a_doubt(seed, accused, limits.renew_interval_s, lives=is_own)
 
 
 def test_once_a_connection_has_ended_a_renewal_over_another_needs_an_echo(
@@ -469,9 +475,8 @@ def test_many_that_register_at_once_are_no_more_than_one_source_may(
 ) -> None:
     """All are tried at the same time, and each would have had room before."""
     seed = embedded.seed(tunables=Tunables(leases_per_source=2))
-    peers = [Slow(0.6) for _ in range(6)]
-    words = [Register(peer.address, boot_ms=1) for peer in peers]
-    try:
+    with slow_peers(6) as peers:
+        words = [Register(peer.address, boot_ms=1) for peer in peers]
         connections = [Connection(strangers.dial(seed)) for _ in peers]
         for connection, word in zip(connections, words, strict=True):
             connection.send([word])
@@ -479,9 +484,6 @@ def test_many_that_register_at_once_are_no_more_than_one_source_may(
             assert isinstance(connection.receive_one(20), PeerList)
         assert len(seed.peers()) == 2
         assert seed.stats()["refused_registrations"] == 4
-    finally:
-        for peer in peers:
-            peer.close()
 
 
 @pytest.mark.parametrize("is_dead", [True, False])
@@ -491,19 +493,12 @@ def test_what_is_told_of_a_report_is_what_was_found(
     """A seed that only doubts does not say that it had an echo."""
     events: list[Event] = []
     seed = embedded.seed(on_event=events.append)
-    peers = [Slow(0.6) for _ in range(SLOW_ECHOES)]
-    accused = peers[0].address
-    try:
+    with slow_peers() as peers:
         for peer in peers:
             register(seed, str(peer.address), strangers)
         peers[0].delay_s = 30 if is_dead else 0
-        reporter = Connection(strangers.dial(seed))
-        report = DeadReport(accused, Address("127.0.0.1", 1))
-        assert reporter.ask(report, timeout_s=20) == Verdict(accused, is_removed=False)
+        report_in_vain(seed, peers[0].address, strangers)
         [told] = [event for event in events if event["event"] == "dead_report"]
         assert told["verdict"] == "still alive"
         doubt = "it gave no echo, as others are slow to; it is tried again"
         assert told["reason"] == (doubt if is_dead else "it gave an echo")
-    finally:
-        for peer in peers:
-            peer.close()
