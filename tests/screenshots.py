@@ -57,7 +57,7 @@ def take_pictures(programs: Programs, url: str) -> None:
             let_pass(5)
             os.kill(stopped, signal.SIGSTOP)
             wait_until(lambda: "silent" in states(url), what="a silent peer")
-            take(page, url, ROOT / "docs" / name)
+            take(page, url, ROOT / "extras" / name)
             os.kill(stopped, signal.SIGCONT)
             wait_until(lambda: "silent" not in states(url), what="its return")
 

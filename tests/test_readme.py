@@ -415,8 +415,8 @@ def test_every_picture_is_shown_somewhere_and_described() -> None:
             r"!\[([^]]{20,})\]\(([^)]+)\)", text.read_text(encoding="utf-8")
         )
     }
-    pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".svg", ".png")]
-    assert sorted(shown) == sorted(pictures)
+    files = [path for folder in ("docs", "extras") for path in (ROOT / folder).rglob("*")]
+    assert sorted(shown) == sorted(path for path in files if path.suffix in (".svg", ".png"))
 
 
 def test_the_pictures_name_the_threads(embedded: Embedded) -> None:
@@ -426,7 +426,7 @@ def test_the_pictures_name_the_threads(embedded: Embedded) -> None:
     wait_until(lambda: all(peer.neighbours() for peer in peers), what="the two as neighbours")
     names = {thread.name for thread in set(threading.enumerate()) - before}
     for address, picture in [(seed.address, "seed"), *((peer.address, "peer") for peer in peers)]:
-        text = (ROOT / "docs" / f"{picture}-threads.svg").read_text(encoding="utf-8")
+        text = (ROOT / "extras" / f"{picture}-threads.svg").read_text(encoding="utf-8")
         labels = set(re.findall(r'mono"[^>]*>(\w+)<', text))
         ours = {name.split(" ")[1] for name in names if name.split(" ")[0] == address}
         assert len(ours) >= 3
