@@ -197,8 +197,8 @@ def seed_load(programs: Programs, options: argparse.Namespace) -> Iterator[Row]:
             yield named.figure(f"{what}: processor time of the seed for one", cost_us, "µs")
 
         yield from load("first registrations", Inhabitant.register, range(count), math.inf)
-        let_pass(1)  # what it printed is read by then
-        listed = seed.all("peer_registered")[-1]["peers"]
+        wait_for(lambda: len(seed.all("peer_registered")) == count, "the last registration")
+        listed = max(event["peers"] for event in seed.all("peer_registered"))
         yield named.figure("peers on the list, and connected", listed, "")
         yield named.figure("memory of the seed then", rss_kib(pid) / 1024, "MiB")
         answer = encode(ask(address, ListPeers(), PATIENCE_S, None))
