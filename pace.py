@@ -35,7 +35,7 @@ KEEPS_UP = 8  # who takes in less than this part of what is said is left behind;
 # half of the limit, so that nobody has to wait for it
 PATIENCE_S = 1.0  # in it who is too far back must be near again, or nearer by a quarter room;
 MOST_PATIENCE_S = 5.0  # as many times as long, up to this, where streams share the history
-MOST_POINTS = 16 * STEPS
+MOST_POINTS = 512  # so finely it is known how far others are: to this part of the limit
 UNLIMITED = 1 << 62
 
 
@@ -60,6 +60,7 @@ class Flow:
     points: list[tuple[int, int]] = field(default_factory=list)  # some numbers and positions
     takers: dict[Address, Taker] = field(default_factory=dict)
     told_at: dict[Address, int] = field(default_factory=dict)  # those who bring it; what they know
+    source: Address | None = None  # who of them brought what was new, last
 
     @property
     def lead(self) -> int:
@@ -85,9 +86,13 @@ class Pace:
         self._most = tunables.broadcast_lag_bytes
         self._flows: dict[StreamKey, Flow] = {own: Flow()}
         self._links: set[Address] = set()
+        self._takers: set[Address] = set()  # neighbours that payload is sent to as it comes
         self._due: set[StreamKey] = set()  # streams whose progress is to be looked at
+        self._grown: set[StreamKey] = set()  # some of these may be worth a word at the next tick
+        self._untold: set[StreamKey] = set()  # and these are, be it of a little
         self._slow: set[StreamKey] = set()  # some taker of these is waited for
         self._message_cost = 2 * self._most // tunables.stream_messages
+        self._point = self._most // MOST_POINTS
         self._limit = 0
         self._patience_s = 0.0
         self.share_history(1)
@@ -99,6 +104,11 @@ class Pace:
     def is_far_ahead(self) -> bool:
         """Whether we have to wait: others are behind, or more than is allowed was said."""
         return self._flows[self._own].at > self._free_until or self._budget.left < 1
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether a tick may have something to tell."""
+        return bool(self._grown)
 
     @property
     def obstacle(self) -> str:
@@ -122,6 +132,7 @@ class Pace:
     def close(self, neighbour: Address, now_s: float) -> None:
         """The link is over."""
         self._links.discard(neighbour)
+        self._takers.discard(neighbour)
         for key, flow in self._flows.items():
             if flow.takers.pop(neighbour, None) is not None:
                 self._due.add(key)
@@ -130,11 +141,13 @@ class Pace:
 
     def start_sending(self, neighbour: Address) -> None:
         """The neighbour gets payload as it comes; what was said before does not count as lag."""
+        self._takers.add(neighbour)
         flow = self._flows[self._own]
         flow.takers[neighbour] = _taker(flow, flow.upto)
 
     def stop_sending(self, neighbour: Address) -> None:
         """The neighbour gets its payload from another now, and tells that one."""
+        self._takers.discard(neighbour)
         for key, flow in self._flows.items():
             flow.told_at.pop(neighbour, None)
             if flow.takers.pop(neighbour, None) is not None:
@@ -150,17 +163,27 @@ class Pace:
             self._due.add(key)
         flow.takers.pop(neighbour, None)  # it gets the stream from another
 
+    def has_elsewhere(self, neighbour: Address, number: int) -> None:
+        """The neighbour sends us what we said: it has it from another, and tells that one."""
+        flow = self._flows[self._own]
+        taker = flow.takers.get(neighbour)
+        if taker is not None and taker.number < number <= flow.upto:
+            taker.number, taker.at = number, flow.position(number)
+            self._due.add(self._own)
+
     def spoke(self, run: Run, now_s: float) -> None:
         """We have said one thing more."""
         self._budget.spend(now_s)
         self.grew(run)
 
-    def grew(self, run: Run) -> None:
-        """We have one run more of a stream."""
+    def grew(self, run: Run, source: Address | None = None) -> None:
+        """We have one run more of a stream; from whom, if it was sent as it came."""
         flow = self._flow(run.stream)
+        flow.source = source or flow.source
         flow.upto = run.last
         flow.at += cost_of(run) + (run.last - run.first + 1) * self._message_cost
-        if not flow.points or flow.at - flow.points[-1][1] >= self._room(flow.at) // (2 * STEPS):
+        self._grown.add(run.stream)
+        if not flow.points or flow.at - flow.points[-1][1] >= self._point:
             flow.points.append((flow.upto, flow.at))
             if len(flow.points) > 2 * MOST_POINTS:
                 del flow.points[:MOST_POINTS]
@@ -175,13 +198,17 @@ class Pace:
     def forget(self, key: StreamKey) -> None:
         """The stream is no longer held."""
         self._flows.pop(key, None)
-        self._due.discard(key)
-        self._slow.discard(key)
+        for streams in (self._due, self._slow, self._grown, self._untold):
+            streams.discard(key)
 
     def told(self, neighbour: Address, progress: Progress, now_s: float) -> None:
-        """All behind the neighbour have the stream so far."""
+        """All behind the neighbour have the stream so far.
+
+        What one says that gets its payload from another now comes too late, and is the last word
+        of it: whoever waited for more would wait in vain.
+        """
         flow = self._flows.get(progress.stream)
-        if flow is None:
+        if flow is None or neighbour not in self._takers:
             return
         number = min(progress.upto, flow.upto)
         taker = flow.takers.get(neighbour)
@@ -189,11 +216,17 @@ class Pace:
             taker = flow.takers[neighbour] = Taker(number, flow.position(number), (0, 0))
         taker.number, taker.at = number, flow.position(number)
         self._due.add(progress.stream)
+        self._grown.add(progress.stream)
         if progress.stream == self._own:
             self._review(now_s)
 
     def news(self, now_s: float) -> list[tuple[Address, Progress]]:
-        """What those who bring us streams are to be told."""
+        """What those who bring us streams are to be told.
+
+        While the tree changes a stream may come from several, in a circle even. So only who brought
+        the latest of it is told of those behind us: nobody brings first what it gets from us, and
+        so these words go round in no circle, in which all would wait for each other.
+        """
         told = []
         due, self._due = self._due, set()
         for key in due:
@@ -201,17 +234,24 @@ class Pace:
             waited = [taker for taker in flow.takers.values() if self._keeps_up(flow, taker, now_s)]
             if any(taker.slow_since_s is not None for taker in waited):
                 self._slow.add(key)
-            number = min([flow.upto, *(taker.number for taker in waited)])
-            at = flow.position(number)
+            least = min([flow.upto, *(taker.number for taker in waited)])
             for neighbour, told_at in flow.told_at.items():
-                if at - told_at >= self._room(told_at) // STEPS:
+                number = least if neighbour == flow.source else flow.upto
+                at = flow.position(number)
+                step = self._point if key in self._untold else self._room(told_at) // STEPS
+                if at - told_at >= max(step, 1):
                     flow.told_at[neighbour] = at
                     told.append((neighbour, Progress(key, number)))
         return told
 
     def tick(self, now_s: float) -> None:
-        """Time has passed: some may have lost their claim to be waited for."""
-        self._due |= self._slow
+        """Time has passed: some may have lost their claim to be waited for.
+
+        And what was too little to tell of at once is told now. On a long way all the steps that are
+        not told of add up, and the origin would wait for what others have long had.
+        """
+        self._untold, self._grown = self._grown, set()
+        self._due |= self._slow | self._untold
         self._slow.clear()
         self._budget.spend(now_s, 0)  # there is more of it now
         self._review(now_s)
