@@ -8,8 +8,8 @@ per stream: the number up to which the neighbour has it, or has been sent it. Wh
 the cursor and what we hold is owed. New messages, late joiners, a neighbour that reads slowly and
 one that asks again are all the same case: the cursor is behind.
 
-Who finds that a neighbour has more, asks *one* that can provide it (`Want`), which moves the cursor
-there back; without progress, another is asked. What nobody can provide any more becomes a `Gap`.
+Who lacks what a neighbour has asks for it (`questions.py`), which moves the cursor there back. What
+nobody can provide any more becomes a `Gap`.
 """
 
 import random
@@ -28,23 +28,12 @@ from messages import (
     stream_name,
 )
 from pace import Pace
+from questions import UNKNOWN, Questions, Ways
 from settings import Tunables
-from streams import (
-    TRICKLE,
-    UNKNOWN,
-    Gap,
-    Inbox,
-    Late,
-    Ledger,
-    Patience,
-    Question,
-    Stream,
-    Threshold,
-    Ways,
-    part,
-    parts,
-)
+from streams import Gap, Inbox, Ledger, Stream, Threshold, part, parts
 from wire import MAX_NUMBER, Run, new_run
+
+LEAST_SHARE_BYTES = 8 << 10  # of a batch: runs of a few messages would cost more than they carry
 
 
 class Gossip:
@@ -62,20 +51,18 @@ class Gossip:
     ) -> None:
         self._me = me
         self._tunables = tunables
-        self._rng = rng
         self._ready = ready  # neighbours to whom something can be sent now; shared with the node
         self._wants_history = wants_history
         self.own = Stream.begun(me.key, 0, tunables, 0.0)
         self.streams: dict[StreamKey, Stream] = {self.own.key: self.own}
         self._threshold = Threshold(tunables, refusals or Refusals(*OF_GOSSIP))
         self._ledgers: dict[Address, Ledger] = {}
-        self._questions: dict[StreamKey, Question] = {}
-        self._wants: dict[Address, list[Wanted]] = {}  # decided, not yet collected by the node
-        self._patience = Patience(tunables, ways)
         self._has_news = False  # something may wait to be announced
         self._announced_s = float("-inf")  # when announcements were last made
         self._digest: int | None = None  # None: to be computed anew
         self.inbox = Inbox(tunables.inbox_bytes)
+        shared = self.streams, self._ledgers, self.inbox
+        self.questions = Questions(tunables, rng, *shared, ways, self._give_up)
         self.history_size = 0
         self.pace = Pace(me.key, tunables)
         self.delivered = 0  # messages handed to the application
@@ -91,16 +78,17 @@ class Gossip:
             ledger.cursor[stream.key] = stream.upto
         return self.all_holdings()
 
-    def all_holdings(self) -> list[Have]:
+    def all_holdings(self, is_news: bool = False) -> list[Have]:
         """What we have of every stream, in frames of bounded size."""
         holdings = [stream.holding for stream in self.streams.values() if stream.upto]
-        return [Have(some, is_news=False) for some in parts(holdings)]
+        return [Have(some, is_news) for some in parts(holdings)]
 
     def set_eager(self, neighbour: Address, is_eager: bool) -> None:
         """The tree wants payload on this link, or only announcements."""
         ledger = self._ledgers[neighbour]
-        if is_eager != ledger.is_eager:
-            (self.pace.start_sending if is_eager else self.pace.stop_sending)(neighbour)
+        if is_eager == ledger.is_eager:
+            return
+        (self.pace.start_sending if is_eager else self.pace.stop_sending)(neighbour)
         ledger.choose(is_eager)
         self._has_news |= bool(ledger.unannounced)
         if ledger.owed:
@@ -123,19 +111,14 @@ class Gossip:
     @property
     def is_busy(self) -> bool:
         """Whether there is something to announce, or a question open."""
-        return self._has_news or bool(self._questions) or self.pace.is_far_ahead
+        is_at_work = self._has_news or bool(self.questions)
+        return is_at_work or self.pace.is_far_ahead or self.pace.has_untold
 
     def close(self, neighbour: Address, now_s: float) -> None:
         """The link is over; what was asked of this neighbour is asked of another at once."""
         del self._ledgers[neighbour]
         self.pace.close(neighbour, now_s)
-        self._wants.pop(neighbour, None)
-        for key, question in list(self._questions.items()):
-            stream = self.streams[key]
-            if stream.brought_by == neighbour:
-                stream.brought_by = None
-            if question.asked == neighbour:
-                self._ask(stream, question, now_s)
+        self.questions.close(neighbour, now_s)
 
     # ---- messages ----
 
@@ -156,37 +139,46 @@ class Gossip:
             return 0
         ledger.has[key] = max(last, ledger.has.get(key, 0))
         ledger.cursor[key] = max(last, ledger.cursor.get(key, 0))
-        if key == self.own.key:
-            return 0  # nobody tells us what we said
-        is_answer = self._patience.is_answer(stream, neighbour, run, now_s, ledger.is_eager)
+        if key == self.own.key:  # nobody tells us what we said
+            self.pace.has_elsewhere(neighbour, last)
+            return 0
+        is_answer = self.questions.is_answer(stream, neighbour, run, now_s, ledger.is_eager)
         if ledger.is_eager:  # who only answered a question does not wait
             self.pace.is_brought(key, neighbour)
         if last <= stream.upto:
             self.surplus += last - run.first + 1
             return 0
-        if run.first > stream.upto + 1 or self.inbox.is_full:
-            self._question(stream, now_s)
+        if run.first > stream.upto + 1:
+            self.questions.lack(stream, now_s)
             return 0
         count = last - stream.upto
-        if not stream.budget.spend(now_s, count):
+        is_too_much = not (self.inbox.is_full or stream.budget.spend(now_s, count))
+        if is_too_much:
             self._threshold.refuse(stream, ledger.source, now_s)
-            self._question(stream, now_s)
+        if is_too_much or self.inbox.is_full:
+            self.questions.refused(stream, neighbour, now_s)
             return 0
         if run.first <= stream.upto:
             self.surplus += stream.upto + 1 - run.first
             run = run.after(stream.upto)
         self._retain(stream, run, now_s)
         stream.brought_by = neighbour
+        if ledger.is_eager and not is_answer:
+            self.questions.pushed(stream, count, now_s)
         self.inbox.put(run)
         self._owe_to_all_but(neighbour, key, push=not is_answer)
-        self.pace.grew(run)
+        self.pace.grew(run, neighbour if ledger.is_eager else None)
         self.delivered += count
         return count
 
     def take(self, neighbour: Address, budget: int) -> list[Run | Have]:
-        """What this neighbour is owed, about `budget` bytes of it; the cursors move past it."""
+        """What this neighbour is owed, about `budget` bytes of it; the cursors move past it.
+
+        Every stream has its part, so that none has to wait until others have all of theirs.
+        """
         ledger = self._ledgers[neighbour]
         taken: list[Run | Have] = []
+        share = max(LEAST_SHARE_BYTES, budget // max(1, len(ledger.owed)))
         while ledger.owed and budget > 0:
             key = next(iter(ledger.owed))
             is_answer = ledger.owed.pop(key)
@@ -198,7 +190,7 @@ class Gossip:
                 taken.append(Have((stream.holding,), is_news=False))
                 ledger.cursor[key] = stream.upto
                 continue
-            runs = stream.after(cursor, budget)
+            runs = stream.after(cursor, min(share, budget))
             taken += runs
             budget -= sum(len(run.data) for run in runs)
             ledger.cursor[key] = runs[-1].last
@@ -221,21 +213,14 @@ class Gossip:
             stream = self.streams.get(key) or self._begin(ledger, key, upto, upto, now_s)
             if stream is None:
                 continue
-            if stream is self.own:
-                self.neighbour_heard_us(neighbour, upto)
-            ledger.has[key] = max(upto, ledger.has.get(key, 0))
+            had = ledger.has.get(key, 0)
+            if have.is_news and had < upto and stream_name(key).origin != neighbour:
+                ledger.announced += upto - had
+            ledger.has[key] = max(upto, had)
             ledger.cursor[key] = max(upto, ledger.cursor.get(key, 0))
             ledger.provides_from[key] = first
-            if upto > stream.upto and stream is not self.own:
-                self._question(stream, now_s, have.is_news)
-                if have.is_news:
-                    missing, question = upto - stream.upto, self._questions[key]
-                    self._patience.shorten(question, missing, ledger.is_eager, now_s)
-                if have.is_news and stream.brought_by == neighbour:
-                    self._answer_is_over(stream, neighbour, now_s)
-            elif have.is_news and upto > stream.announced:
-                self._patience.tree.took(0.0)  # it was quicker than the first announcement
-            stream.announced = max(stream.announced, upto)
+            if stream is not self.own:
+                self.questions.announced(stream, neighbour, upto, have.is_news, now_s)
 
     def neighbour_wants(self, neighbour: Address, want: Want) -> list[Have]:
         """Move the cursors to where the neighbour is. Returns what we cannot provide from there."""
@@ -274,6 +259,17 @@ class Gossip:
         cursor = self._ledgers[neighbour].cursor
         return sum(max(0, s.upto - cursor.get(key, 0)) for key, s in self.streams.items())
 
+    def stats(self) -> dict[str, int]:
+        """Counters of what was said and heard, and of what is held of it."""
+        return {
+            "streams": len(self.streams),
+            "broadcast": self.own.upto,
+            "delivered": self.delivered,
+            "surplus": self.surplus,
+            "history_bytes": self.history_size,
+            "waiting_bytes": self.inbox.size,
+        }
+
     @property
     def digest(self) -> int:
         """Of all we have: equal for two peers that have the same. Not proof against malice."""
@@ -282,39 +278,13 @@ class Gossip:
             self._digest = zlib.crc32(repr(have).encode())
         return self._digest
 
-    # ---- what we lack ----
+    # ---- as time passes ----
 
     def tick(self, now_s: float) -> list[Address | None]:
-        """Look after the open questions: note progress, ask others, give up where nobody has it.
-
-        Returns for each time that the tree did not bring in time what others announced: who brings
-        it, but in a trickle; None where nothing came.
-        """
+        """Whatever is due by now. Returns what it tells of the tree: see `Questions.tick`."""
         self.pace.share_history(self._large_streams())
         self.pace.tick(now_s)
-        failures: list[Address | None] = []
-        for key, question in list(self._questions.items()):
-            stream = self.streams[key]
-            if question.has_progress(stream):
-                patience_s = self._tunables.want_patience_s
-                if question.is_waiting:
-                    self._patience.tree.took(now_s - question.opened_s)
-                    patience_s = self._patience.tree.wait_s
-                question.progressed(stream, now_s, patience_s)
-            if not self._is_behind(stream):
-                del self._questions[key]
-            elif now_s >= question.deadline_s:
-                if question.is_waiting and not self.inbox.is_full:
-                    failures.append(self._who_trickles(stream, stream.upto - question.upto))
-                    stream.late = Late(stream.upto + 1, question.opened_s)
-                self._ask(stream, question, now_s)
-        return failures
-
-    def _who_trickles(self, stream: Stream, came: int) -> Address | None:
-        """Who brought so little of the stream, by the word of two others: one may be lying."""
-        much = stream.upto + came * TRICKLE
-        others = sum(ledger.has.get(stream.key, 0) > much for ledger in self._ledgers.values())
-        return stream.brought_by if came and others > 1 else None
+        return self.questions.tick(now_s)
 
     def _large_streams(self) -> int:
         """How many share the history, when that is no longer as good as empty."""
@@ -323,88 +293,21 @@ class Gossip:
             return 1
         return sum(stream.size > most // 256 for stream in self.streams.values())
 
-    def collect_wants(self) -> list[tuple[Address, Want]]:
-        """The questions decided on since the last call, and whom to put them to."""
-        wants = [(n, Want(some)) for n, wanted in self._wants.items() for some in parts(wanted)]
-        self._wants.clear()
-        return wants
+    def wanted_from(self, now_s: float) -> list[Want]:
+        """For a new parent: from where on it is to send the streams that are on their way now.
 
-    @property
-    def in_vain(self) -> set[Address]:
-        """Who gave nothing when asked; nobody until strangers are to be looked for instead."""
-        starved = [question for question in self._questions.values() if question.is_starved]
-        return {neighbour for question in starved for neighbour in question.in_vain}
+        It has told us of some that another was to bring.
+        """
+        since_s = now_s - self._tunables.beacon_interval_s
+        flowing = [s for s in self.streams.values() if s.pushed_s > since_s]
+        return [Want(some) for some in parts([Wanted(s.key, s.upto) for s in flowing])]
 
-    def _is_behind(self, stream: Stream) -> bool:
-        return any(ledger.has.get(stream.key, 0) > stream.upto for ledger in self._ledgers.values())
-
-    def _question(self, stream: Stream, now_s: float, is_news: bool = False) -> None:
-        """We are behind: ask, unless somebody was. What is new, the tree may bring in time."""
-        question = self._questions.get(stream.key)
-        if question is None:
-            deadline_s = now_s + self._patience.tree.wait_s
-            known = stream.upto, stream.announced
-            question = Question(None, *known, now_s, deadline_s, is_little=is_news)
-            self._questions[stream.key] = question
-        elif question.asked is not None and self._can_provide(question.asked, stream):
-            is_news |= not question.takes_newcomer_at_once
-        if not is_news:
-            self._ask(stream, question, now_s)
-
-    def _answer_is_over(self, stream: Stream, neighbour: Address, now_s: float) -> None:
-        """Who has sent us what it had tells of more; the tree may have brought nothing between."""
-        question = self._questions[stream.key]
-        if question.asked == neighbour:
-            question.asked = None  # which was not in vain
-            self._ask(stream, question, now_s)
-
-    def _ask(self, stream: Stream, question: Question, now_s: float) -> None:
-        """Put the question to one neighbour that can answer it; close it if there is none."""
-        question.was_in_vain()
-        question.deadline_s = now_s + self._tunables.want_patience_s
-        ahead = {
-            n: led for n, led in self._ledgers.items() if led.has.get(stream.key, 0) > stream.upto
-        }
-        if not ahead:
-            del self._questions[stream.key]
-            return
-        able = [n for n in ahead if self._can_provide(n, stream)]
-        if not able:
-            self._wait_or_give_up(stream, question, ahead, now_s)
-            return
-        question.nobody_since_s = None
-        question.is_put_off = self.inbox.is_full or not stream.budget.spend(now_s, 0)
-        if question.is_put_off:
-            return  # until the patience is over, or more of it comes
-        untried = question.untried(able)
-        eager = [n for n in untried if self._ledgers[n].is_eager]  # there it will go on flowing
-        question.asked = self._rng.choice(eager or untried)
-        question.upto, stream.brought_by = stream.upto, None
-        if question.is_little:
-            question.deadline_s = now_s + self._patience.answer_s(question.asked)
-        if stream.late is not None:
-            stream.late.asked[question.asked] = now_s
-        self._wants.setdefault(question.asked, []).append(Wanted(stream.key, stream.upto))
-
-    def _can_provide(self, neighbour: Address, stream: Stream) -> bool:
-        return self._ledgers[neighbour].provides_from.get(stream.key, 1) <= stream.upto + 1
-
-    def _wait_or_give_up(
-        self, stream: Stream, question: Question, ahead: dict[Address, Ledger], now_s: float
-    ) -> None:
-        """No neighbour still holds the next message; another might come that does, for a while."""
-        if question.nobody_since_s is None:
-            question.nobody_since_s = now_s
-        if now_s < question.nobody_since_s + self._tunables.gap_patience_s:
-            question.deadline_s = question.nobody_since_s + self._tunables.gap_patience_s
-            return
-        last = min(ledger.provides_from[stream.key] for ledger in ahead.values()) - 1
+    def _give_up(self, stream: Stream, last: int) -> None:
+        """Nobody can provide the stream up to there any more."""
         self.inbox.put(Gap(stream.key, stream.upto + 1, last))
         self._drop(stream, stream.size)
         stream.upto = last
         self._digest = None
-        question.nobody_since_s = None
-        self._ask(stream, question, now_s)
 
     # ---- the history ----
 
@@ -458,7 +361,7 @@ class Gossip:
                 self._threshold.leave(stream.key, stream.upto)
             del self.streams[stream.key]
             self.pace.forget(stream.key)
-            self._questions.pop(stream.key, None)
+            self.questions.forget(stream.key)
             for ledger in self._ledgers.values():
                 for account in (ledger.has, ledger.provides_from, ledger.cursor):
                     account.pop(stream.key, None)

@@ -40,8 +40,8 @@ from messages import (
     stream_name,
 )
 from overlay import Dialled, Direction, Neighbour, Overlay
+from questions import Ways
 from settings import Tunables
-from streams import Ways
 from tree import Tree
 from wire import Run
 
@@ -88,10 +88,11 @@ class Node:
 
     def tick(self, now_s: float) -> list[Action]:
         """Whatever is due by now; to be called every `tick_interval_s`."""
-        late_s = now_s - self._tick_s - IDLE_TICK_INTERVAL_S
-        if late_s > self._tunables.own_lateness_s:
+        passed_s, self._tick_s = now_s - self._tick_s, now_s
+        if passed_s - IDLE_TICK_INTERVAL_S > self._tunables.own_lateness_s:
             self.liveness.forgive_all(now_s)
-        self._tick_s = now_s
+        if self.is_busy and passed_s > 2 * self._tunables.tick_interval_s:
+            self.gossip.questions.was_late(passed_s - self._tunables.tick_interval_s, now_s)
         actions: list[Action] = [Try(accused) for accused in self.liveness.collect_retries()]
         actions += [Notify("refused", details) for details in self.refusals.collect()]
         for case in self.liveness.lapsed(now_s):
@@ -100,11 +101,12 @@ class Node:
             self._say(neighbour, Contacts(self.overlay.sample(neighbour), is_reply=False))
         for slow in self.gossip.tick(now_s):
             self._say_each(self.tree.failed(slow, now_s))
-        in_vain = self.gossip.in_vain
+        in_vain = self.gossip.questions.in_vain
         if (spare := self.overlay.spare(in_vain)) is not None:
-            actions += self._drop(spare, "making room", Bye("making room", is_leaving=False), now_s)
+            actions += self._part(spare, "making room", now_s)
         if (stranger := self.overlay.feeler(now_s, in_vain)) is not None:
             actions.append(self._dial(stranger, is_feeler=True))
+        self.tree.slowness_s = self.gossip.questions.tree.wait_s
         self._say_each(self.tree.tick(now_s))
         self._say_each(self.gossip.announcements(now_s))
         self._flush(now_s)
@@ -123,8 +125,7 @@ class Node:
     ) -> tuple[Refused | None, list[Action]]:
         """A peer dialled us. Unless refused, the link is up and its outbox holds the Welcome."""
         source = source or hello.address.host
-        refusal = self._refusal(hello, source)
-        if refusal:
+        if refusal := self._refusal(hello, source):
             self.refusals.counts["links"] += 1  # an everyday event: the dialler alone is told
             return Refused(self.me.origin, refusal, self.overlay.sample(hello.address)), []
         actions = self._make_room(hello.address, now_s)
@@ -188,7 +189,7 @@ class Node:
     def misbehaved(self, neighbour: Address, reason: str, now_s: float) -> list[Action]:
         """A neighbour sent what is no message: part from it, and do not come back soon."""
         self.refusals.counts["frames"] += 1  # the log tells why the link ended
-        actions = self._drop(neighbour, reason, Bye(reason, is_leaving=False), now_s)
+        actions = self._part(neighbour, reason, now_s)
         self.overlay.failed(neighbour, Dialled.TURNED_AWAY, now_s)
         return actions + self._dials(now_s)
 
@@ -202,16 +203,14 @@ class Node:
         neighbours = self.overlay.neighbours
         if newcomer in neighbours or len(neighbours) < self._tunables.max_links:
             return []
-        bye = Bye("making room for a peer that needs the link more", is_leaving=False)
-        return self._drop(self.overlay.least_needed(), bye.reason, bye, now_s)
+        why = "making room for a peer that needs the link more"
+        return self._part(self.overlay.least_needed(), why, now_s)
 
     def _link(
         self, neighbour: Address, details: Neighbour, first: list[Message], now_s: float
     ) -> list[Action]:
-        actions: list[Action] = []
-        if neighbour in self._outboxes:
-            bye = Bye("replaced by a newer link", is_leaving=False)
-            actions += self._drop(neighbour, bye.reason, bye, now_s)
+        is_linked, why = neighbour in self._outboxes, "replaced by a newer link"
+        actions = self._part(neighbour, why, now_s) if is_linked else []
         self.overlay.linked(neighbour, details)
         self.liveness.watch(neighbour, now_s)
         self._outboxes[neighbour] = Outbox(deque(first))
@@ -222,6 +221,10 @@ class Node:
         self._had_neighbours = True
         up = {"neighbour": str(neighbour), "direction": details.direction.value}
         return [*actions, Notify("neighbour_up", up)]
+
+    def _part(self, neighbour: Address, reason: str, now_s: float) -> list[Action]:
+        """Let go of a link, and tell the neighbour why."""
+        return self._drop(neighbour, reason, Bye(reason, is_leaving=False), now_s)
 
     def _drop(
         self, neighbour: Address, reason: str, last_words: Bye | None, now_s: float
@@ -250,7 +253,7 @@ class Node:
 
     def _dial(self, address: Address, is_feeler: bool) -> Dial:
         links = self.overlay.links
-        root = self.me.key if self.gossip.in_vain else self.tree.root  # so it is let in
+        root = self.me.key if self.gossip.questions.in_vain else self.tree.root  # so it is let in
         hello = Hello(PROTOCOL_VERSION, self.me.origin, self.me.boot_ms, links, is_feeler, root)
         return Dial(address, hello)
 
@@ -265,7 +268,8 @@ class Node:
         try:
             for item in items:
                 if isinstance(item, Run):
-                    self.gossip.hear(neighbour, item, now_s)
+                    if self.gossip.hear(neighbour, item, now_s) and neighbour == self.tree.parent:
+                        self.tree.parent_brings_news(now_s)
                 else:
                     actions += self._handle(neighbour, item, now_s)
                     if neighbour not in self._outboxes:
@@ -281,10 +285,9 @@ class Node:
             return []
         self._is_crowded, most = False, self._tunables.max_queued_messages
         slow = [n for n, outbox in self._outboxes.items() if len(outbox.messages) > most]
-        bye = Bye("reads too slowly", is_leaving=False)
         for neighbour in slow:
-            self.refusals.refuse("outboxes", str(neighbour), bye.reason, now_s)
-        return [action for n in slow for action in self._drop(n, bye.reason, bye, now_s)]
+            self.refusals.refuse("outboxes", str(neighbour), "reads too slowly", now_s)
+        return [action for n in slow for action in self._part(n, "reads too slowly", now_s)]
 
     def _handle(self, neighbour: Address, message: Message, now_s: float) -> list[Action]:
         match message:
@@ -368,12 +371,7 @@ class Node:
             "suspects": self.liveness.suspects,
             "hops_to_root": self.tree.hops,
             "contacts": len(self.overlay.book),
-            "streams": len(self.gossip.streams),
-            "broadcast": self.gossip.own.upto,
-            "delivered": self.gossip.delivered,
-            "surplus": self.gossip.surplus,
-            "history_bytes": self.gossip.history_size,
-            "waiting_bytes": self.gossip.inbox.size,
+            **self.gossip.stats(),
             **self.refusals.stats(),
         }
 
@@ -399,7 +397,7 @@ class Node:
         outbox.differences = outbox.differences + 1 if reply.digest != self.gossip.digest else 0
         if outbox.differences >= DIFFERENCES_TO_RESOLVE:
             outbox.differences = 0
-            self._say_all(neighbour, self.gossip.all_holdings())
+            self._say_all(neighbour, self.gossip.all_holdings(is_news=True))
 
     def _say(self, neighbour: Address, message: Message) -> None:
         waiting = self._outboxes[neighbour].messages
@@ -417,10 +415,12 @@ class Node:
             self._say(neighbour, message)
             if isinstance(message, Mode):
                 self.gossip.set_eager(neighbour, self.tree.is_payload_link(neighbour))
+                if message.wants_payload and not self.tree.is_loud:
+                    self._say_all(neighbour, self.gossip.wanted_from(self._tick_s))
 
     def _flush(self, now_s: float) -> None:
         """Say what the gossip decided on meanwhile."""
-        self._say_each(self.gossip.collect_wants())
+        self._say_each(self.gossip.questions.collect())
         self._say_each(self.gossip.pace.news(now_s))
 
     # ---- who lives ----
@@ -474,7 +474,7 @@ class Node:
         match found:
             case Finding.DEAD:
                 if is_linked:
-                    actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
+                    actions += self._part(accused, reason, now_s)
                 self.overlay.failed(accused, Dialled.SILENT, now_s)
                 if stream_name(self.tree.root).origin == accused:
                     self._say_each(self.tree.void(self.tree.root, self.tree.epoch, now_s))
@@ -485,11 +485,11 @@ class Node:
                 self.overlay.reached(accused)
             case Finding.UNREACHABLE if is_linked:
                 reason = "silent, as are half of the neighbours; or it could not be tried"
-                actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
+                actions += self._part(accused, reason, now_s)
                 self.overlay.failed(accused, Dialled.SILENT, now_s)
             case Finding.CLEARED if is_linked and self.liveness.is_link_broken(accused):
                 reason = "silent here, though others reach it"
-                actions += self._drop(accused, reason, Bye(reason, is_leaving=False), now_s)
+                actions += self._part(accused, reason, now_s)
             case _:
                 return []
         return actions + self._dials(now_s)

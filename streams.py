@@ -7,7 +7,7 @@ frames that came in.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
@@ -17,10 +17,6 @@ from settings import Tunables
 from wire import Run
 
 RUN_OVERHEAD_BYTES = 250  # what a run costs in memory beside its bytes
-ASKED_TO_STARVE = 2  # neighbours in vain: among the others strangers may well be better
-ROUNDS_TO_STARVE = 4  # of questions in vain, where a single neighbour claims to have the message
-LITTLE = 8  # messages: an answer with so few does not take long
-TRICKLE = 8  # who brings less than this part of what others announce meanwhile, holds us up
 ITEMS_PER_FRAME = 1000  # at most 290 bytes each, so that a frame stays under its limit
 
 T = TypeVar("T")
@@ -45,8 +41,8 @@ class Stream:
     runs: list[Run] = field(default_factory=list)  # retained for others, in order, without holes
     size: int = 0  # bytes, overhead included
     grown_s: float = 0.0  # when the latest message came
+    pushed_s: float = float("-inf")  # when the tree brought a new one, last
     announced: int = 0  # the highest that a neighbour announced as news
-    late: "Late | None" = None  # the latest message that had to be asked for
     brought_by: Address | None = None  # who sent what we had not, last; since we asked
 
     @classmethod
@@ -189,6 +185,7 @@ class Ledger:
     source: str  # whom the streams are counted to that are new to us
     has: dict[StreamKey, int] = field(default_factory=dict)  # it showed that it has so many
     provides_from: dict[StreamKey, int] = field(default_factory=dict)  # 1 until it says otherwise
+    announced: int = 0  # messages that it told of as news, over all streams but its own
     cursor: dict[StreamKey, int] = field(default_factory=dict)  # it has, or was sent, so many
     is_eager: bool = False  # payload is sent as it comes; else it is announced
     owed: dict[StreamKey, bool] = field(default_factory=dict)  # streams to look at, oldest first;
@@ -215,169 +212,6 @@ class Ledger:
                 news.append(stream.holding)
         self.unannounced.clear()
         return news
-
-
-@dataclass(slots=True)
-class Question:
-    """We lack messages of a stream that some neighbour has."""
-
-    asked: Address | None
-    upto: int  # what we had when we asked, or last saw progress
-    announced: int  # what others had announced then
-    opened_s: float
-    deadline_s: float  # then somebody, or somebody else, is asked
-    tried: set[Address] = field(default_factory=set)  # they were asked, and it did not help
-    is_little: bool = False  # what the tree should have brought; else it may be all there is
-    in_vain: set[Address] = field(default_factory=set)  # the same, of earlier rounds too
-    rounds: int = 0  # how often in a row all were asked in vain
-    is_starved: bool = False  # so many were asked in vain that strangers are looked for
-    known: set[Address] = field(default_factory=set)  # who could provide it when that began
-    nobody_since_s: float | None = None  # since then none of our neighbours can provide it
-    is_put_off: bool = False  # what came now would be refused, so nobody is asked yet
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether nobody was asked, because the tree may bring it."""
-        return self.asked is None and self.nobody_since_s is None and not self.is_put_off
-
-    def progressed(self, stream: Stream, now_s: float, patience_s: float) -> None:
-        """More has come: what was in vain before need not be so now."""
-        if stream.brought_by in self.in_vain:
-            self.asked = stream.brought_by  # late, but it does answer
-        self.upto, self.announced = stream.upto, stream.announced
-        self.tried.clear()
-        self.in_vain.clear()
-        self.known.clear()
-        self.rounds, self.is_starved = 0, False
-        self.opened_s, self.deadline_s = now_s, now_s + patience_s
-
-    def has_progress(self, stream: Stream) -> bool:
-        """Whether more has come, from who was asked; or else as much as can be expected."""
-        came = stream.upto - self.upto
-        if came <= 0 or stream.brought_by == self.asked or stream.brought_by in self.in_vain:
-            return came > 0
-        most = stream.announced - (self.announced if self.is_waiting else self.upto)
-        return came * TRICKLE >= most
-
-    def was_in_vain(self) -> None:
-        """Whoever was asked last gave nothing."""
-        if self.asked is not None:
-            self.tried.add(self.asked)
-            self.in_vain.add(self.asked)
-        self.asked = None
-
-    @property
-    def takes_newcomer_at_once(self) -> bool:
-        """Whether whoever says now that it has it is asked before the time of another is over."""
-        return self.is_starved and not self.is_little and self.asked in self.known
-
-    def untried(self, able: list[Address]) -> list[Address]:
-        """Of those who say they can provide it, the ones to ask now; newcomers come first.
-
-        When all were asked in vain they are asked again, for they may have it now. Strangers are
-        looked for once several gave nothing; a single one may be lying.
-        """
-        if self.tried.issuperset(able):
-            self.rounds += 1
-            self.tried.clear()
-        is_enough = len(self.in_vain) >= ASKED_TO_STARVE or (self.rounds > 0 and len(able) > 1)
-        if not self.is_starved and (is_enough or self.rounds >= ROUNDS_TO_STARVE):
-            self.is_starved, self.known = True, set(able)
-        untried = [neighbour for neighbour in able if neighbour not in self.tried]
-        return [neighbour for neighbour in untried if neighbour not in self.known] or untried
-
-
-@dataclass(slots=True)
-class Late:
-    """A message that the tree did not bring in time, so that it was asked for."""
-
-    number: int
-    announced_s: float
-    asked: dict[Address, float] = field(default_factory=dict)  # whom, and when
-
-
-@dataclass(slots=True)
-class Habit:
-    """How long something took of late, and so how long to wait for it before one acts."""
-
-    least_s: float
-    most_s: float
-    usual_s: float  # at first a guess
-
-    def took(self, duration_s: float) -> None:
-        """Follow upwards at once, and downwards slowly, for ways differ: too early costs a copy."""
-        slowly_s = self.usual_s + (duration_s - self.usual_s) / 64
-        self.usual_s = min(max(duration_s, slowly_s), self.most_s)
-
-    @property
-    def wait_s(self) -> float:
-        """Twice what it took."""
-        return min(max(2 * self.usual_s, self.least_s), self.most_s)
-
-
-def _unknown(_: Address) -> float | None:
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """What others know of the ways on which messages come."""
-
-    round_trip_s: Callable[[Address], float | None] = _unknown  # to a neighbour
-    is_tree_silent: Callable[[], bool] = bool  # whether the parent is not to be counted on
-
-
-class Patience:
-    """How long to wait for the tree, and for the answer to a question for what is new."""
-
-    def __init__(self, tunables: Tunables, ways: Ways) -> None:
-        least_s, most_s = tunables.least_want_delay_s, tunables.most_want_delay_s
-        self._guess_s = most_s / 16
-        self.tree = Habit(least_s, most_s, self._guess_s)  # how far it is behind announcements
-        self._most_s = tunables.want_patience_s
-        self.answers = Habit(least_s, self._most_s, 0.0)
-        self._ways = ways
-
-    def shorten(self, question: Question, missing: int, is_on_tree: bool, now_s: float) -> None:
-        """A neighbour announces what is missing: no need to wait for long.
-
-        A tree that fell silent is not waited for at all; nor is one along which it is announced,
-        for who had to ask for it does not push it. But one that is known to be slow is.
-        """
-        if question.is_waiting:
-            is_slow = self.tree.usual_s > self._guess_s
-            if (is_on_tree and not is_slow) or self._ways.is_tree_silent():
-                question.deadline_s = now_s
-        elif question.asked is not None and not question.is_little and missing <= LITTLE:
-            question.is_little = True
-            latest_s = now_s + self.answer_s(question.asked)
-            question.deadline_s = min(question.deadline_s, latest_s)
-
-    def answer_s(self, neighbour: Address) -> float:
-        """Half as long again as the way is, and twice as long as answers took of late."""
-        way_s = 1.5 * (self._ways.round_trip_s(neighbour) or 0.0)
-        return min(max(self.answers.wait_s, way_s), self._most_s)
-
-    def is_answer(
-        self, stream: Stream, neighbour: Address, run: Run, now_s: float, is_on_tree: bool
-    ) -> bool:
-        """Whether what the tree was late with comes as an answer now, and not by the tree.
-
-        How long either took, even if it has come before, tells how long to wait next time.
-        """
-        late = stream.late
-        if late is None or not run.first <= late.number <= run.last:
-            return False
-        if (asked_s := late.asked.pop(neighbour, None)) is not None:
-            self.answers.took(now_s - asked_s)
-            return True
-        if is_on_tree:
-            self.tree.took(now_s - late.announced_s)
-            stream.late = None
-        return False
-
-
-UNKNOWN = Ways()
 
 
 def last_of(run: Run) -> int:

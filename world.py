@@ -400,7 +400,7 @@ def _check_bounds(peer: SimulatedPeer, limits: Tunables) -> None:
     demand(len(peer.links) <= limits.max_links, "at most max_links neighbours")
     demand(len(node.overlay.book) <= limits.book_size, "the book within its bound")
     demand(len(gossip.streams) <= limits.max_streams, "streams within their bound")
-    demand(gossip._questions.keys() <= gossip.streams.keys(), "a question for a stream at most")
+    demand(gossip.questions.keys() <= gossip.streams.keys(), "a question for a stream at most")
     demand(len(gossip._threshold) <= limits.remembered_streams, "forgotten streams bounded")
     demand(gossip.history_size <= limits.history_bytes, "the history within its bound")
     demand(not gossip.inbox, "whatever was heard is handed on")

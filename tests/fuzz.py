@@ -247,7 +247,7 @@ class World:
         assert len(node.overlay.book) <= LIMITS.book_size
         assert len(gossip.streams) <= LIMITS.max_streams
         assert len(gossip._threshold) <= LIMITS.remembered_streams
-        assert gossip._questions.keys() <= gossip.streams.keys()
+        assert gossip.questions.keys() <= gossip.streams.keys()
         most_run = 21 * 120
         assert gossip.history_size <= LIMITS.history_bytes + most_run
         assert gossip.inbox.size <= LIMITS.inbox_bytes + 3 * most_run

@@ -14,8 +14,9 @@ from messages import (
     StreamName,
 )
 from pure import address, key, name, payload_of
+from questions import UNKNOWN, Ways
 from settings import Tunables
-from streams import UNKNOWN, Gap, Ways
+from streams import Gap
 from wire import Run
 
 ME = name(0)
@@ -69,7 +70,7 @@ def told(*holdings: Holding) -> list[Have]:
 
 def asked(gossip: Gossip) -> list[tuple[Address, StreamKey, int]]:
     """Who is to be asked now, for what follows which number of which stream."""
-    wants = gossip.collect_wants()
+    wants = gossip.questions.collect()
     return [(who, item.stream, item.after) for who, want in wants for item in want.wanted]
 
 

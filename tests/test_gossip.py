@@ -92,11 +92,23 @@ def test_the_application_may_take_a_little_at_a_time(gossip: Gossip) -> None:
 
 def test_a_run_beyond_what_we_have_waits_for_the_answer_to_one_question(gossip: Gossip) -> None:
     gossip.hear(A, run(S, 1, 2), now_s=0)
-    assert gossip.hear(B, run(S, 5, 6), now_s=0) == 0
+    assert gossip.hear(B, run(S, 5, 6), now_s=1) == 0
     assert asked(gossip) == [(B, S, 2)]
     assert numbers(gossip) == [1, 2]
-    gossip.hear(B, run(S, 3, 6), now_s=0.1)
+    gossip.hear(B, run(S, 3, 6), now_s=1.1)
     assert numbers(gossip) == [3, 4, 5, 6]
+
+
+def test_a_hole_that_the_tree_may_be_about_to_fill_has_a_moment(gossip: Gossip) -> None:
+    """A new parent sends what follows on what it told us of, which the old one still brings."""
+    gossip.hear(A, run(S, 1, 2), now_s=0)
+    assert gossip.hear(B, run(S, 5, 6), now_s=0) == 0
+    assert asked(gossip) == []
+    gossip.hear(A, run(S, 3, 4), now_s=0.1)
+    gossip.tick(now_s=0.1)
+    assert asked(gossip) == []
+    gossip.tick(now_s=1)
+    assert asked(gossip) == [(B, S, 4)]
 
 
 def test_a_hole_that_many_show_is_one_question_to_one_of_them(gossip: Gossip) -> None:
@@ -126,10 +138,10 @@ def test_nothing_is_asked_of_who_has_no_more_than_we(gossip: Gossip) -> None:
 
 def test_only_who_still_holds_the_next_message_is_asked(gossip: Gossip) -> None:
     gossip.hear(A, run(S, 1, 2), now_s=0)
-    announce(gossip, A, S, 4, 9)
-    announce(gossip, C, S, 9, 9)
+    announce(gossip, A, S, 4, 9, now_s=1)
+    announce(gossip, C, S, 9, 9, now_s=1)
     assert asked(gossip) == []
-    announce(gossip, B, S, 3, 9)
+    announce(gossip, B, S, 3, 9, now_s=1)
     assert asked(gossip) == [(B, S, 2)]
 
 
@@ -257,7 +269,7 @@ def test_a_stream_of_which_nothing_is_retained_is_one_gap(gossip: Gossip) -> Non
 
 def test_what_lies_before_a_gap_is_not_offered_to_others(gossip: Gossip) -> None:
     """Messages are retained without holes."""
-    gossip.hear(A, run(S, 1, 2), now_s=0)
+    gossip.hear(A, run(S, 1, 2), now_s=-1)
     announce(gossip, A, S, 6, 9)
     gossip.tick(now_s=GAP_PATIENCE_S)
     assert Holding(S, 6, 5) in gossip.open(address(9))[0].holdings
@@ -367,7 +379,7 @@ class Circle:
         items, self.under_way[sender, receiver] = self.under_way[sender, receiver], []
         for item in items:
             self._arrive(sender, receiver, item)
-        for whom, want in self.gossips[sender].collect_wants():
+        for whom, want in self.gossips[sender].questions.collect():
             self.under_way[sender, number_of(whom)].append(want)
         self.under_way[sender, receiver] += self.gossips[sender].take(address(receiver), 100)
 

@@ -164,6 +164,7 @@ def test_announcements_wait_for_each_other(outside_the_tree: Gossip) -> None:
     assert announced(outside_the_tree, now_s=0.9 * interval_s) == {}
     both = (Holding(S, 1, 2), Holding(T, 1, 4))
     assert announced(outside_the_tree, now_s=interval_s) == {B: both, C: both}
+    outside_the_tree.tick(now_s=interval_s)
     assert not outside_the_tree.is_busy
 
 
@@ -276,7 +277,7 @@ def test_who_asks_for_what_we_do_not_have_yet_is_sent_it_when_it_comes(gossip: G
 
 
 def test_who_asks_for_what_we_hold_no_more_is_told_so(gossip: Gossip) -> None:
-    gossip.hear(A, run(S, 1, 2), now_s=0)
+    gossip.hear(A, run(S, 1, 2), now_s=-1)
     announce(gossip, A, S, 6, 9)
     gossip.tick(now_s=GAP_PATIENCE_S)
     assert gossip.neighbour_wants(B, Want((Wanted(S, 1),))) == told(Holding(S, 6, 5))
@@ -315,3 +316,13 @@ def test_no_announcement_makes_us_say_what_fits_no_frame(wants_history: bool) ->
     gossip.tick(now_s=2 * GAP_PATIENCE_S)
     for have in gossip.open(address(9)):
         encode(have)
+
+
+def test_every_stream_has_its_part_of_a_batch() -> None:
+    gossip = gossip_of()
+    for stream in (S, T):
+        for number in range(1, 101):
+            gossip.hear(A, run(stream, number, number, bytes(1000)), now_s=0)
+    taken = [item for item in gossip.take(B, budget=64 << 10) if isinstance(item, Run)]
+    for stream in (S, T):
+        assert 28 <= sum(run.stream == stream for run in taken) <= 36

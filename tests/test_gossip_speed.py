@@ -96,7 +96,7 @@ def test_what_was_refused_is_asked_for_when_there_is_room_for_it_and_blames_nobo
             assert gossip.tick(now_s) == [], "no fault of the tree"
     assert numbers(gossip) == list(range(1, upto + 1))
     assert now_s == pytest.approx((upto - AT_ONCE) / PER_S, rel=0.3)
-    assert not gossip.in_vain
+    assert not gossip.questions.in_vain
     assert refusals.counts["messages"] > 1
 
 

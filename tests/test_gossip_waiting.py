@@ -6,8 +6,8 @@ from gossip import Gossip
 from gossips import PATIENCE_S, A, B, C, S, T, announce, asked, gossip_of, meet, sent
 from messages import Address, StreamKey
 from pure import address, addresses, key, run
+from questions import ASKED_TO_STARVE, ROUNDS_TO_STARVE, TRICKLE, Ways
 from settings import Tunables
-from streams import ASKED_TO_STARVE, ROUNDS_TO_STARVE, TRICKLE, Ways
 
 D = address(8)  # a stranger at first
 
@@ -68,9 +68,9 @@ def test_what_the_tree_does_not_bring_in_time_is_asked_for_and_counted(gossip: G
 def let_it_flow(
     gossip: Gossip, announced: int, brought: int, claimants: tuple[Address, ...] = (B, C)
 ) -> list[Address | None]:
-    """For two seconds others announce so many a tick; A, on the tree, brings so many of them."""
+    """For three seconds others announce so many a tick; A, on the tree, brings so many of them."""
     gossip.set_eager(C, False)
-    for tick in range(1, 41):
+    for tick in range(1, 61):
         for claimant in claimants:
             announce(gossip, claimant, S, 1, tick * announced, tick / 20, is_news=True)
         gossip.hear(A, run(S, (tick - 1) * brought + 1, tick * brought), tick / 20)
@@ -355,7 +355,9 @@ def test_when_an_answer_is_over_the_rest_is_asked_for_at_once(gossip: Gossip) ->
     assert asked(gossip) == [(A, S, 60)]
     gossip.tick(now_s=1000.1 + PATIENCE_S)
     assert asked(gossip) == [(B, S, 60)]
-    assert gossip.in_vain == set(), "A alone gave nothing: that is no reason to look for strangers"
+    assert gossip.questions.in_vain == set(), (
+        "A alone gave nothing: that is no reason to look for strangers"
+    )
 
 
 # ---- what had to be asked for --------------------------------------------------------------------
@@ -404,7 +406,7 @@ def starved_after(gossip: Gossip, *claimants: Address) -> int:
         announce(gossip, claimant, S, 1, 5, now_s=1000)
     for count in range(1, 100):
         gossip.tick(now_s=1000 + count * PATIENCE_S)
-        if bool(gossip.in_vain):
+        if bool(gossip.questions.in_vain):
             return count
     raise AssertionError("strangers are never looked for")
 
@@ -435,7 +437,7 @@ def test_who_is_given_something_looks_for_no_strangers(gossip: Gossip) -> None:
     count = starved_after(gossip, A)
     gossip.hear(B, run(S, 1, 1), now_s=1000 + count)
     gossip.tick(now_s=1000 + count)
-    assert not bool(gossip.in_vain)
+    assert not bool(gossip.questions.in_vain)
 
 
 def test_who_is_given_nothing_asks_a_newcomer_at_once_and_looks_for_more(
@@ -445,7 +447,7 @@ def test_who_is_given_nothing_asks_a_newcomer_at_once_and_looks_for_more(
     asked(gossip)
     announce(gossip, C, S, 1, 5, now_s + 0.1)
     assert asked(gossip) == [(C, S, 0)]
-    assert bool(gossip.in_vain)
+    assert bool(gossip.questions.in_vain)
     meet(gossip, D)
     announce(gossip, D, S, 1, 5, now_s + 0.2)
     assert asked(gossip) == [], "a newcomer has its time to answer"
@@ -453,4 +455,4 @@ def test_who_is_given_nothing_asks_a_newcomer_at_once_and_looks_for_more(
     assert asked(gossip) == [(D, S, 0)], "then the next is asked"
     gossip.hear(D, run(S, 1, 5), now_s + 0.3 + PATIENCE_S)
     gossip.tick(now_s + 0.3 + PATIENCE_S)
-    assert not bool(gossip.in_vain)
+    assert not bool(gossip.questions.in_vain)

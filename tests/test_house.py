@@ -21,15 +21,15 @@ LAYERS = """
     driver  registration  threads  inhabitants  screen  authority
     link  node  command_line
     actions  overlay  tree  gossip  liveness  directory
-    pace  trust
+    pace  questions  trust
     streams
     tls
     wire  limits
     settings  journal
     messages
 """
-PURE = ["node", "actions", "overlay", "tree", "gossip", "pace", "streams", "liveness", "directory"]
-PURE += ["wire", "messages", "limits"]
+PURE = ["node", "actions", "overlay", "tree", "gossip", "pace", "questions", "streams", "liveness"]
+PURE += ["directory", "wire", "messages", "limits"]
 
 WORLD = {  # what reaches outside, or differs from run to run
     *("socket", "socketserver", "ssl", "select", "selectors", "asyncio", "urllib", "http"),

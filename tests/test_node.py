@@ -65,7 +65,7 @@ def test_a_difference_that_lasts_three_replies_is_resolved_by_telling_all() -> N
     other = node.gossip.digest ^ 1
     assert ask_and_reply(node, 1, other) == []
     assert ask_and_reply(node, 1, other) == []
-    assert ask_and_reply(node, 1, other) == [Have((Holding(key(ME), 1, 1),), is_news=False)]
+    assert ask_and_reply(node, 1, other) == [Have((Holding(key(ME), 1, 1),), is_news=True)]
     assert ask_and_reply(node, 1, other) == []
 
 

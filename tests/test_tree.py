@@ -89,6 +89,41 @@ def test_the_present_parent_stays_if_it_is_hardly_slower() -> None:
     assert tree.parent == address(2)
 
 
+def test_the_present_parent_stays_if_all_of_the_tree_is_slow() -> None:
+    """Links that carry all payload are slower than those that carry none."""
+    tree = tree_with(2, 3)
+    tree.slowness_s = 1.0
+    tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
+    tree.beacon(address(3), beacon(OLDEST, epoch=2), now_s=6.0)
+    tree.tick(6.9)
+    tree.beacon(address(2), beacon(OLDEST, epoch=2), now_s=6.9)
+    tree.tick(7.1)
+
+    assert tree.parent == address(2)
+
+
+def test_once_the_new_parent_brings_news_the_old_one_is_dropped_at_once() -> None:
+    tree = tree_with(2, 3)
+    tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
+    tree.beacon(address(3), beacon(OLDEST, epoch=2), now_s=6.0)
+    tree.tick(6.0 + LIMITS.parent_grace_s)
+    tree.parent_brings_news(now_s=6.2)
+
+    assert tree.tick(6.2) == [(address(2), Mode(wants_payload=False))]
+    assert tree.is_payload_link(address(3))
+
+
+def test_who_is_loud_drops_nobody() -> None:
+    tree = tree_with(2, 3)
+    tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
+    tree.link_down(address(2), now_s=2.0)
+    assert tree.is_loud
+    tree.parent_brings_news(now_s=2.0)
+
+    assert tree.tick(2.0) == []
+    assert tree.is_payload_link(address(3))
+
+
 def test_a_slow_parent_is_replaced_and_payload_flows_from_both_for_a_moment() -> None:
     tree = tree_with(2, 3)
     tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
