@@ -72,7 +72,7 @@ class Node:
         self._is_on_its_own = False  # no seed answered
         self._had_neighbours = False
         self.is_leaving = False  # the driver says so: nobody is dialled any more
-        self._tick_s = now_s  # of the latest tick
+        self._due_s = now_s + IDLE_TICK_INTERVAL_S  # the next tick
 
     # ---- news from the world ----
 
@@ -88,11 +88,11 @@ class Node:
 
     def tick(self, now_s: float) -> list[Action]:
         """Whatever is due by now; to be called every `tick_interval_s`."""
-        passed_s, self._tick_s = now_s - self._tick_s, now_s
-        if passed_s - IDLE_TICK_INTERVAL_S > self._tunables.own_lateness_s:
+        late_s, interval_s = now_s - self._due_s, self._tunables.tick_interval_s
+        if late_s > self._tunables.own_lateness_s:
             self.liveness.forgive_all(now_s)
-        if self.is_busy and passed_s > 2 * self._tunables.tick_interval_s:
-            self.gossip.questions.was_late(passed_s - self._tunables.tick_interval_s, now_s)
+        if late_s > interval_s:
+            self.gossip.questions.was_late(late_s, now_s)
         actions: list[Action] = [Try(accused) for accused in self.liveness.collect_retries()]
         actions += [Notify("refused", details) for details in self.refusals.collect()]
         for case in self.liveness.lapsed(now_s):
@@ -110,6 +110,7 @@ class Node:
         self._say_each(self.tree.tick(now_s))
         self._say_each(self.gossip.announcements(now_s))
         self._flush(now_s)
+        self._due_s = now_s + (interval_s if self.is_busy else IDLE_TICK_INTERVAL_S)
         return actions + self._part_from_slow(now_s) + self._dials(now_s)
 
     @property
@@ -416,7 +417,7 @@ class Node:
             if isinstance(message, Mode):
                 self.gossip.set_eager(neighbour, self.tree.is_payload_link(neighbour))
                 if message.wants_payload and not self.tree.is_loud:
-                    self._say_all(neighbour, self.gossip.wanted_from(self._tick_s))
+                    self._say_all(neighbour, self.gossip.wanted_from(self._due_s))
 
     def _flush(self, now_s: float) -> None:
         """Say what the gossip decided on meanwhile."""
@@ -444,9 +445,8 @@ class Node:
         for asker in self.liveness.askers(accused):
             if asker in self._outboxes and outcome is not Tried.UNTRIED:
                 self._say(asker, Opinion(accused, outcome.is_alive))
-        reason = self._reason(accused)
-        if outcome is Tried.REFUSED:
-            reason = f"{reason}; connection refused"
+        refused = "; connection refused" if outcome is Tried.REFUSED else ""
+        reason = self._reason(accused) + refused
         finding = self.liveness.tried(accused, outcome)
         if finding is Finding.SUSPECT:
             return self._call_witnesses(accused, now_s)

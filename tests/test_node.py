@@ -387,3 +387,20 @@ def test_whatever_insiders_say_honest_neighbours_stay_together_and_every_bound_h
             crowd.pass_time()
     for _ in range(6):
         crowd.pass_time()
+
+
+def test_who_was_idle_is_not_late_when_it_becomes_busy() -> None:
+    node = node_of(1, 2)
+    node.tick(now_s=1.0)
+    receive(node, 2, Have((Holding(STREAM, 1, 1),), is_news=True), now_s=1.4)
+    node.tick(now_s=1.4)
+    node.tick(now_s=1.4 + LIMITS.most_want_delay_s / 4)
+    assert said(node, 2, Want), "it is asked for as if nothing had been"
+
+
+def test_who_was_busy_and_is_late_lets_others_have_that_time() -> None:
+    node = node_of(1, 2)
+    receive(node, 2, Have((Holding(STREAM, 1, 1),), is_news=True), now_s=1.0)
+    node.tick(now_s=1.0)
+    node.tick(now_s=1.0 + LIMITS.most_want_delay_s / 4)
+    assert not said(node, 2, Want)
