@@ -11,7 +11,9 @@ import logging
 import os
 import random
 import socket
+import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -295,13 +297,41 @@ def source_of(host: str) -> str:
     return str(ipaddress.IPv6Network((found, 64), strict=False))
 
 
-def dial(address: Address, timeout_s: float, trust: Trust | None) -> Connection:
-    """Connect, and prove who we are if there is trust to be made.
+class Waiting:
+    """Where some threads wait for other sides; any thread can end all of it, for good."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards what follows
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self.is_over = False
+
+    def begin(self, sock: socket.socket) -> None:
+        """It is waited there from now on. Raises OSError when that is over."""
+        with self._lock:
+            self._sockets.add(sock)
+            is_over = self.is_over
+        if is_over:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "Told to stop")
+
+    def end(self) -> None:
+        """Nothing more is received, so whoever waits is woken; last words may still be sent."""
+        with self._lock:
+            self.is_over = True
+            sockets = list(self._sockets)
+        for sock in sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RD)  # Linux gives up connecting, too
+
+
+def dial(
+    address: Address, timeout_s: float, trust: Trust | None, waiting: Waiting | None = None
+) -> Connection:
+    """Connect, and prove who we are if there is trust to be made; `waiting` can be ended.
 
     Raises ConnectionRefusedError when nobody listens there, NotTrusted, OSError otherwise.
     """
     deadline_s = time.monotonic() + timeout_s
-    connection = _reach(address, timeout_s)
+    connection = _reach(address, timeout_s, waiting)
     if trust is not None:
         try:
             connection.secure(trust, address, time_left(deadline_s))
@@ -311,16 +341,16 @@ def dial(address: Address, timeout_s: float, trust: Trust | None) -> Connection:
     return connection
 
 
-def _reach(address: Address, timeout_s: float) -> Connection:
+def _reach(address: Address, timeout_s: float, waiting: Waiting | None = None) -> Connection:
     """Connect, and say nothing yet."""
-    sock = _connected(address, timeout_s)
+    sock = _connected(address, timeout_s, waiting)
     if sock.getsockname() == sock.getpeername():  # TCP may connect a free local port to itself
         sock.close()
         raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
     return Connection(sock)
 
 
-def _connected(address: Address, timeout_s: float) -> socket.socket:
+def _connected(address: Address, timeout_s: float, waiting: Waiting | None) -> socket.socket:
     """As `socket.create_connection`; but the port it takes on our side is kept from nobody.
 
     The system may give a connection a port that a peer is to listen on next, and holds it for a
@@ -332,6 +362,8 @@ def _connected(address: Address, timeout_s: float) -> socket.socket:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.settimeout(timeout_s)
+            if waiting is not None:
+                waiting.begin(sock)
             sock.connect(found)
             return sock
         except OSError as error:

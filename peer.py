@@ -152,10 +152,13 @@ class Peer(Startable):
         rng = random.Random()
         node = Node(self._me, self._tunables, rng, now_s(), wants_history=not self._no_history)
         self._driver = Driver(node, self._tunables, self._is_verbose, self._carry_out)
-        self._registration = Registration(
-            self._me, self._seeds, self._tunables, rng, self._notify, self.trust
-        )
         self._threads = Threads(str(self._me.origin), self._journal.failure)
+        self._registration = Registration(
+            *(self._me, self._seeds, self._tunables, rng, self.trust),
+            start=self._threads.start,
+            notify=self._notify,
+            has_changed=self._introduced,
+        )
         self._delivering = Threads(str(self._me.origin), self._journal.failure)
         self._reception = Reception(
             self._listener, self._threads, self.handle_peer, self._tunables, self._driver.refuse
@@ -168,7 +171,7 @@ class Peer(Startable):
                 return
             self._stopping.set()
         self._reception.abort()
-        self._registration.wake()
+        self._registration.stop()
         deadline_s = now_s() + STOP_TIMEOUT_S
         self._driver.leave(reason, self._tunables.flush_timeout_s)
         self._threads.join(deadline_s)
@@ -314,12 +317,13 @@ class Peer(Startable):
     def handle_seeds(self) -> None:
         """Stay registered with a majority of the seeds until the peer stops; then tell them."""
         self.connect_to_seeds()
-        self._registration.keep(self._stopping, self._introduced)
+        self._registration.keep()
 
     def connect_to_seeds(self) -> None:
-        """Register with a random majority of the seeds, and take the union of their lists."""
+        """Begin to register with a random majority of the seeds; each list is used at once."""
         self._registration.connect()
-        self._introduced()
+        if self._registration.is_in_vain():  # none is listed
+            self._introduced()
 
     def connect_to_peers(self) -> None:
         """Let the node do whatever is due, dials above all, until the peer stops."""
@@ -455,13 +459,12 @@ class Peer(Startable):
         self._driver.decide(self._driver.node.tried, accused, outcome)
 
     def _introduced(self) -> None:
-        """The seeds have answered, or none of them has."""
-        if any(self._registration.seeds().values()):
-            found = self._registration.found()
+        """A seed has answered, or has not."""
+        if found := self._registration.found():
             self._notify("peer_list", peers=len(set().union(*found.values())))
             for seed, peers in found.items():
                 self._driver.decide(partial(self._driver.node.learn, told_by=str(seed)), peers)
-        else:
+        elif self._registration.is_in_vain():
             self._driver.decide(self._driver.node.nobody_introduces)
 
     # ---- helpers ----

@@ -1,8 +1,8 @@
 """Keeps a peer registered with a majority of the seeds, and fetches their lists.
 
 Any two peers that are registered with a majority each share at least one seed, so the union of the
-lists that a majority hands out leaves nobody out. One thread runs `keep`; the others only leave
-word.
+lists that a majority hands out leaves nobody out. One thread runs `keep`, and has a thread more for
+each seed while that is asked something; the others only leave word.
 """
 
 import contextlib
@@ -12,9 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from link import Connection, ask, dial, each_of, reason_of
+from link import Connection, Waiting, ask, dial, each_of, reason_of
 from messages import (
     Address,
     Bye,
@@ -34,6 +34,8 @@ from trust import Trust
 _log = logging.getLogger("peer-to-peer")
 
 LOOK_INTERVAL_S = 0.5  # how often the connections to the seeds are looked at
+PATIENCE_S = 2.0  # a seed that has not answered for so long hangs, maybe: another stands in for it
+MAX_REPORTS = 1000  # of deaths, waiting to be sent to a seed
 NAMES_INTERVAL_S = 10.0  # how often the name service is asked; a seed may come back elsewhere
 
 
@@ -86,14 +88,22 @@ class SeedSource:
 
 @dataclass(slots=True)
 class SeedContact:
-    """One seed, as this peer sees it."""
+    """One seed, as this peer sees it. While it is asked, the thread that asks alone changes it."""
 
     backoff: Backoff
-    connection: Connection | None = None  # while registered there
+    connection: Connection | None = None
+    asked_since_s: float | None = None  # a thread asks it something
+    is_registered: bool = False  # over that connection
     renewed_s: float = 0.0
     is_missed: bool = False  # it was reported unreachable, and has not answered since
     is_distrusted: bool = False  # and that for want of trust
     listed: tuple[Address, ...] = ()  # the peers it named last
+    reports: deque[Address] = field(default_factory=lambda: deque(maxlen=MAX_REPORTS))
+
+    def is_hopeful(self, now_s: float) -> bool:
+        """Whether we are registered there, or it may still answer soon."""
+        asked_s = self.asked_since_s
+        return self.is_registered or (asked_s is not None and now_s < asked_s + PATIENCE_S)
 
 
 class Registration:
@@ -105,18 +115,25 @@ class Registration:
         source: SeedSource,
         tunables: Tunables,
         rng: random.Random,
-        notify: Callable[..., None],
         trust: Trust | None,
+        *,
+        start: Callable[..., threading.Thread],
+        notify: Callable[..., None],
+        has_changed: Callable[[], None],
     ) -> None:
         self._me = me
         self._source = source
         self._tunables = tunables
         self._rng = rng
-        self._notify = notify  # records an event; called by the thread that runs `keep` alone
         self._trust = trust
+        self._start = start  # runs something in a thread, or raises OSError
+        self._notify = notify  # records an event
+        self._has_changed = has_changed  # called when a seed has answered, or has not
         self._contacts: dict[Address, SeedContact] = {}  # replaced, never changed: others read it
         self._preferred: list[Address] = []  # our majority; others stand in while one is down
-        self._reports: deque[Address] = deque(maxlen=1000)
+        self._reports: deque[Address] = deque(maxlen=MAX_REPORTS)
+        self._waiting = Waiting()
+        self._asking: list[threading.Thread] = []  # each ends once its seed has answered, or not
         self._has_news = threading.Event()
         self._is_reloading = False
 
@@ -132,50 +149,14 @@ class Registration:
         self._is_reloading = True
         self._has_news.set()
 
-    def wake(self) -> None:
-        """Let `keep` see at once that it shall stop."""
+    def stop(self) -> None:
+        """Wait for no seed any more; `keep` says goodbye and ends."""
+        self._waiting.end()
         self._has_news.set()
 
     def seeds(self) -> dict[Address, bool]:
         """Every seed listed, and whether we are registered there."""
-        return {seed: contact.connection is not None for seed, contact in self._contacts.items()}
-
-    # ---- for the thread that keeps the registrations ----
-
-    def keep(self, stopping: threading.Event, has_changed: Callable[[], None]) -> None:
-        """Register, renew, report, come back to lost seeds; until `stopping`, then say goodbye."""
-        while not stopping.is_set():
-            self._has_news.wait(LOOK_INTERVAL_S)
-            if self._has_news.is_set():
-                self._has_news.clear()
-                self._send_reports()
-            if self._is_reloading:
-                self._is_reloading = False
-                self._source.look_anew()
-                self._notify("config_read", seeds=len(self._source.listed()))
-            if not stopping.is_set() and self.connect():
-                has_changed()
-        self._say_goodbye()
-
-    def connect(self) -> bool:
-        """Make good what is missing to a majority. True if a seed was tried: there may be news."""
-        was_tried = self._follow_list()
-        now_s = time.monotonic()
-        for seed, contact in self._contacts.items():
-            if contact.connection is None:
-                continue
-            if contact.connection.is_over():
-                self._lost(seed, contact, ConnectionResetError("closed the connection"))
-                was_tried = True
-            elif now_s >= contact.renewed_s + self._tunables.renew_interval_s:
-                self._register(seed, contact)
-                was_tried = True
-        for seed in self._due(now_s):
-            registered = sum(self.seeds().values())
-            if registered < len(self._preferred) or seed in self._preferred:
-                self._register(seed, self._contacts[seed])
-                was_tried = True
-        return was_tried
+        return {seed: contact.is_registered for seed, contact in self._contacts.items()}
 
     def found(self) -> dict[Address, list[Address]]:
         """The other peers that each seed listed in its latest answer."""
@@ -183,64 +164,158 @@ class Registration:
         return {
             seed: [peer for peer in contact.listed[:most] if peer != self._me.origin]
             for seed, contact in self._contacts.items()
-            if contact.connection
+            if contact.is_registered
         }
 
-    def _follow_list(self) -> bool:
-        """The list of seeds may have changed: forget those gone, keep to our majority.
+    def is_in_vain(self) -> bool:
+        """Whether every seed listed was tried, and none has answered since."""
+        return all(contact.is_missed for contact in self._contacts.values())
 
-        Returns whether we were registered with one that is gone.
+    # ---- for the thread that keeps the registrations ----
+
+    def keep(self) -> None:
+        """Register, renew, report, come back to lost seeds; until `stop`, then say goodbye."""
+        while not self._waiting.is_over:
+            self._has_news.wait(LOOK_INTERVAL_S)
+            self._has_news.clear()
+            if self._is_reloading:
+                self._is_reloading = False
+                self._source.look_anew()
+                self._notify("config_read", seeds=len(self._source.listed()))
+            if not self._waiting.is_over:
+                self.connect()
+        self._say_goodbye()
+
+    def connect(self) -> None:
+        """Make good what is missing to a majority. Each seed is asked in a thread of its own.
+
+        So one that hangs holds up nobody.
         """
-        has_lost = False
+        self._follow_list()
+        self._hand_out_reports()
+        now_s = time.monotonic()
+        for seed, contact in self._idle().items():
+            is_due = now_s >= contact.renewed_s + self._tunables.renew_interval_s
+            if contact.connection is None:
+                continue
+            if contact.connection.is_over():
+                self._lost(seed, contact, ConnectionResetError("closed the connection"))
+                self._has_changed()
+            elif is_due or contact.reports:
+                self._begin_asking(seed, contact)
+        for seed in self._due(now_s):
+            hopeful = sum(contact.is_hopeful(now_s) for contact in self._contacts.values())
+            if hopeful < len(self._preferred) or seed in self._preferred:
+                self._begin_asking(seed, self._contacts[seed])
+
+    def _idle(self) -> dict[Address, SeedContact]:
+        """The seeds that nobody is asking anything."""
+        return {s: contact for s, contact in self._contacts.items() if not contact.asked_since_s}
+
+    def _follow_list(self) -> None:
+        """The list of seeds may have changed: forget those gone, keep to our majority."""
         listed = self._source.listed()
-        for seed, contact in self._contacts.items():
+        has_lost = False
+        for seed, contact in self._idle().items():
             if seed not in listed and contact.connection is not None:
                 self._lost(seed, contact, ConnectionAbortedError("taken off the list"))
                 has_lost = True
-        self._contacts = {
-            seed: self._contacts.get(seed) or SeedContact(Backoff(self._tunables, self._rng))
-            for seed in listed
-        }
+        contacts = {s: c for s, c in self._contacts.items() if s in listed or c.asked_since_s}
+        new = [seed for seed in listed if seed not in contacts]
+        contacts |= {seed: SeedContact(Backoff(self._tunables, self._rng)) for seed in new}
+        self._contacts = contacts
         majority = len(listed) // 2 + 1 if listed else 0
         kept = [seed for seed in self._preferred if seed in listed][:majority]
         others = [seed for seed in listed if seed not in kept]
         self._preferred = kept + self._rng.sample(others, majority - len(kept))
-        return has_lost
+        if has_lost:
+            self._has_changed()
+
+    def _hand_out_reports(self) -> None:
+        """Every seed that we are registered with is told; each tries the accused itself."""
+        while self._reports:
+            dead = self._reports.popleft()
+            for contact in self._contacts.values():
+                if contact.is_registered or contact.asked_since_s:
+                    contact.reports.append(dead)
 
     def _due(self, now_s: float) -> list[Address]:
         """Seeds that may be tried now: those we prefer first, the others in random order."""
         due = [
             seed
-            for seed, contact in self._contacts.items()
+            for seed, contact in self._idle().items()
             if contact.connection is None and contact.backoff.until_s <= now_s
         ]
         self._rng.shuffle(due)
         return sorted(due, key=lambda seed: seed not in self._preferred)
 
-    def _register(self, seed: Address, contact: SeedContact) -> None:
-        """Register, or renew, and take in the seed's list."""
-        is_new = contact.connection is None
+    def _begin_asking(self, seed: Address, contact: SeedContact) -> None:
+        """Ask in another thread; in this one if the system gives none."""
+        contact.asked_since_s = time.monotonic()
+        self._asking = [thread for thread in self._asking if thread.is_alive()]
         try:
-            if contact.connection is None:
-                contact.connection = dial(seed, self._tunables.dial_timeout_s, self._trust)
-            register = Register(self._me.origin, self._me.boot_ms)
-            answer = contact.connection.ask(register, self._tunables.handshake_timeout_s)
-            if not isinstance(answer, PeerList):
-                raise WireError(f"expected a PeerList, got {type(answer).__name__}")
+            self._asking.append(self._start("ask_seed", self._ask, seed, contact))
+        except OSError:
+            self._ask(seed, contact)
+
+    def _say_goodbye(self) -> None:
+        for contact in self._idle().values():
+            _part(contact)
+        for thread in self._asking:  # it waits for nobody any more
+            thread.join()
+        for contact in self._contacts.values():
+            _part(contact)
+
+    # ---- for a thread that asks one seed ----
+
+    def _ask(self, seed: Address, contact: SeedContact) -> None:
+        """Register, or renew, and report; until the seed has answered, or has not in time."""
+        try:
+            due_s = contact.renewed_s + self._tunables.renew_interval_s
+            if not contact.is_registered or time.monotonic() >= due_s:
+                self._register(seed, contact)
+                self._has_changed()
+            self._send_reports(contact)
         except (OSError, WireError) as error:
-            self._lost(seed, contact, error)
-            return
+            if not self._waiting.is_over:
+                self._lost(seed, contact, error)
+                self._has_changed()
+        finally:
+            contact.asked_since_s = None
+            self._has_news.set()
+
+    def _register(self, seed: Address, contact: SeedContact) -> None:
+        """Register, or renew, and take in the seed's list. Raises OSError, WireError."""
+        if contact.connection is None:
+            timeout_s = self._tunables.dial_timeout_s
+            contact.connection = dial(seed, timeout_s, self._trust, self._waiting)
+        register = Register(self._me.origin, self._me.boot_ms)
+        answer = contact.connection.ask(register, self._tunables.handshake_timeout_s)
+        if not isinstance(answer, PeerList):
+            raise WireError(f"expected a PeerList, got {type(answer).__name__}")
         contact.renewed_s = time.monotonic()
         contact.backoff.succeeded()
         contact.is_missed = contact.is_distrusted = False
         contact.listed = answer.peers
-        if is_new:
+        if not contact.is_registered:
+            contact.is_registered = True
             self._notify("registered", seed=str(seed))
+
+    def _send_reports(self, contact: SeedContact) -> None:
+        """Tell of deaths. Raises OSError, WireError."""
+        assert contact.connection is not None, "it has just been asked over it"
+        while contact.reports:
+            report = DeadReport(contact.reports.popleft(), self._me.origin)
+            answer = contact.connection.ask(report, self._tunables.handshake_timeout_s)
+            if not isinstance(answer, Verdict):
+                raise WireError(f"expected a Verdict, got {type(answer).__name__}")
 
     def _lost(self, seed: Address, contact: SeedContact, error: Exception) -> None:
         if contact.connection is not None:
             contact.connection.close()
         contact.connection = None
+        contact.is_registered = False
+        contact.reports.clear()
         contact.backoff.failed(time.monotonic())
         is_distrust = isinstance(error, NotTrusted)
         if not contact.is_missed or (is_distrust and not contact.is_distrusted):
@@ -248,33 +323,15 @@ class Registration:
             contact.is_distrusted = is_distrust
             self._notify("seed_unreachable", seed=str(seed), reason=reason_of(error))
 
-    def _send_reports(self) -> None:
-        """Tell every seed that we are registered with; each tries the accused itself."""
-        while self._reports:
-            dead = self._reports.popleft()
-            asked = []
-            for seed, contact in self._contacts.items():
-                try:
-                    if contact.connection is not None:
-                        contact.connection.send([DeadReport(dead, self._me.origin)])
-                        asked.append((seed, contact, contact.connection))
-                except OSError as error:
-                    self._lost(seed, contact, error)
-            for seed, contact, connection in asked:
-                try:
-                    answer = connection.receive_one(self._tunables.handshake_timeout_s)
-                    if not isinstance(answer, Verdict):
-                        raise WireError(f"expected a Verdict, got {type(answer).__name__}")
-                except (OSError, WireError) as error:
-                    self._lost(seed, contact, error)
 
-    def _say_goodbye(self) -> None:
-        for contact in self._contacts.values():
-            if contact.connection is not None:
-                with contextlib.suppress(OSError):  # the seed is gone: nobody is left to tell
-                    contact.connection.send([Bye("leaving", is_leaving=True)])
-                contact.connection.close()
-                contact.connection = None
+def _part(contact: SeedContact) -> None:
+    """Say goodbye, if there is a connection to say it over."""
+    if contact.connection is not None:
+        with contextlib.suppress(OSError):  # the seed is gone: nobody is left to tell
+            contact.connection.send([Bye("leaving", is_leaving=True)])
+        contact.connection.close()
+        contact.connection = None
+        contact.is_registered = False
 
 
 def ask_members(seeds: Iterable[Address], timeout_s: float, trust: Trust | None) -> set[Address]:
