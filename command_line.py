@@ -257,7 +257,7 @@ def complain_of(error: OSError) -> None:
 
 # ---- running -------------------------------------------------------------------------------------
 
-CLOSING_TIMEOUT_S = 2.5  # what is not done by then waits for somebody who does not read
+CLOSING_TIMEOUT_S = 1.9  # what is not done by then waits for somebody; two seconds are promised
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

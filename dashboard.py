@@ -52,7 +52,7 @@ FILES = {
 DEFAULT_PORT = 8000
 BROADCAST_TIMEOUT_S = 5.0  # then who says something is told what it waits for
 LEAST_TOKEN = 16  # characters; a shorter one can be guessed
-STOP_TIMEOUT_S = 1.0  # for visits to end; the peer stops after that
+STOP_TIMEOUT_S = 0.5  # for visits to end; the peer stops after that
 
 
 class Dashboard:

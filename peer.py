@@ -65,7 +65,8 @@ __all__ = ["AddressInUse", "BadAddress", "BadCertificate", "BroadcastTimeout", "
 __all__ += ["MessageTooLarge", "NetworkError", "NotRunning", "Peer"]
 
 FAREWELL_TIMEOUT_S = 0.5  # for a neighbour to read our last words and close
-STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
+STOP_TIMEOUT_S = 1.6  # for the threads to end; two seconds are promised for all
+CUT_SHORT_TIMEOUT_S = 0.2  # for the program to take in the event or message that it is being given
 
 BeginLink = Callable[[Link], None]  # hands a link to the threads that wait for it
 
@@ -179,7 +180,7 @@ class Peer(Startable):
         self._delivery.close()
         self._delivering.join(deadline_s)
         self._delivery.cut_short()
-        self._delivering.join(deadline_s + 0.2)
+        self._delivering.join(deadline_s + CUT_SHORT_TIMEOUT_S)
         self._record("stopped", reason=reason)
         self._journal.close()
 

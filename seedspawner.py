@@ -51,7 +51,7 @@ from threads import Threads
 FOLDER = Path(__file__).parent
 MAP_PORT = 8000
 STOP_TIMEOUT_S = 1.7  # for the peers to stop by themselves; two seconds are promised for all
-KILL_TIMEOUT_S = 0.3  # for a process that is being started just then
+KILL_TIMEOUT_S = 0.1  # for a process that is being started just then
 MAX_STARTING = 8  # processes at a time; more would only take each other's time
 START_TIMEOUT_S = 10.0  # one that does not get ready holds up the others for so long
 HELLO_INTERVAL_S = 5.0  # as peers started by hand

@@ -11,7 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 40.0  # far above what anything takes; a busy machine must not fail a test
 RUN_LIMIT_S = 110.0  # of a program that ends by itself; pytest's own limit is 120
-STOP_LIMIT_S = 2.0 + 2.0  # the contract's 2 s, and as much again for a machine that is busy
+STOP_LIMIT_S = 2.0 + 2.0  # the contract's 2 s, and as much again for a machine that is busy; what
+# they really take is looked at in `test_haste.py`
 
 FIRST_PORT, SYSTEMS_FIRST_PORT = 20_000, 32_768  # Linux gives ports from there on to who wants any
 STRIDE = 7919  # a prime: so ports are far from each other, and from those of other processes
