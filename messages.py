@@ -148,7 +148,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The dialler is not let in; here are others to try."""
+    """The dialler is not let in, or by a seed not listed; here are others to try."""
 
     address: Address  # who refuses, in its own words: the dialled name may be another of its names
     reason: str
@@ -324,7 +324,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A peer takes out a lease at a seed, or renews it; answered by PeerList."""
+    """A peer takes out a lease at a seed, or renews it; answered by PeerList or Refused."""
 
     address: Address
     boot_ms: int

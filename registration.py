@@ -21,6 +21,7 @@ from messages import (
     DeadReport,
     ListPeers,
     PeerList,
+    Refused,
     Register,
     StreamName,
     Verdict,
@@ -159,12 +160,12 @@ class Registration:
         return {seed: contact.is_registered for seed, contact in self._contacts.items()}
 
     def found(self) -> dict[Address, list[Address]]:
-        """The other peers that each seed listed in its latest answer."""
+        """The other peers that each seed named in its latest answer."""
         most = self._tunables.max_listed_peers
         return {
             seed: [peer for peer in contact.listed[:most] if peer != self._me.origin]
             for seed, contact in self._contacts.items()
-            if contact.is_registered
+            if contact.is_registered or contact.listed
         }
 
     def is_in_vain(self) -> bool:
@@ -200,7 +201,6 @@ class Registration:
                 continue
             if contact.connection.is_over():
                 self._lost(seed, contact, ConnectionResetError("closed the connection"))
-                self._has_changed()
             elif is_due or contact.reports:
                 self._begin_asking(seed, contact)
         for seed in self._due(now_s):
@@ -215,11 +215,7 @@ class Registration:
     def _follow_list(self) -> None:
         """The list of seeds may have changed: forget those gone, keep to our majority."""
         listed = self._source.listed()
-        has_lost = False
-        for seed, contact in self._idle().items():
-            if seed not in listed and contact.connection is not None:
-                self._lost(seed, contact, ConnectionAbortedError("taken off the list"))
-                has_lost = True
+        gone = {s: c for s, c in self._idle().items() if s not in listed and c.connection}
         contacts = {s: c for s, c in self._contacts.items() if s in listed or c.asked_since_s}
         new = [seed for seed in listed if seed not in contacts]
         contacts |= {seed: SeedContact(Backoff(self._tunables, self._rng)) for seed in new}
@@ -228,8 +224,8 @@ class Registration:
         kept = [seed for seed in self._preferred if seed in listed][:majority]
         others = [seed for seed in listed if seed not in kept]
         self._preferred = kept + self._rng.sample(others, majority - len(kept))
-        if has_lost:
-            self._has_changed()
+        for seed, contact in gone.items():
+            self._lost(seed, contact, ConnectionAbortedError("taken off the list"))
 
     def _hand_out_reports(self) -> None:
         """Every seed that we are registered with is told; each tries the accused itself."""
@@ -274,12 +270,10 @@ class Registration:
             due_s = contact.renewed_s + self._tunables.renew_interval_s
             if not contact.is_registered or time.monotonic() >= due_s:
                 self._register(seed, contact)
-                self._has_changed()
-            self._send_reports(contact)
+            if contact.is_registered:
+                self._send_reports(contact)
         except (OSError, WireError) as error:
-            if not self._waiting.is_over:
-                self._lost(seed, contact, error)
-                self._has_changed()
+            self._lost(seed, contact, error)
         finally:
             contact.asked_since_s = None
             self._has_news.set()
@@ -291,15 +285,24 @@ class Registration:
             contact.connection = dial(seed, timeout_s, self._trust, self._waiting)
         register = Register(self._me.origin, self._me.boot_ms)
         answer = contact.connection.ask(register, self._tunables.handshake_timeout_s)
-        if not isinstance(answer, PeerList):
-            raise WireError(f"expected a PeerList, got {type(answer).__name__}")
+        match answer:
+            case PeerList(peers):
+                self._registered(seed, contact, peers)
+            case Refused(_, reason, peers):  # which may let us in all the same
+                words = f"it does not list this peer; {reason:.200}"
+                self._lost(seed, contact, ConnectionRefusedError(words), peers)
+            case _:
+                raise WireError(f"expected a PeerList, got {type(answer).__name__}")
+
+    def _registered(self, seed: Address, contact: SeedContact, named: tuple[Address, ...]) -> None:
         contact.renewed_s = time.monotonic()
         contact.backoff.succeeded()
         contact.is_missed = contact.is_distrusted = False
-        contact.listed = answer.peers
+        contact.listed = named
         if not contact.is_registered:
             contact.is_registered = True
             self._notify("registered", seed=str(seed))
+        self._has_changed()
 
     def _send_reports(self, contact: SeedContact) -> None:
         """Tell of deaths. Raises OSError, WireError."""
@@ -310,11 +313,21 @@ class Registration:
             if not isinstance(answer, Verdict):
                 raise WireError(f"expected a Verdict, got {type(answer).__name__}")
 
-    def _lost(self, seed: Address, contact: SeedContact, error: Exception) -> None:
+    def _lost(
+        self,
+        seed: Address,
+        contact: SeedContact,
+        error: Exception,
+        named: tuple[Address, ...] = (),
+    ) -> None:
+        """We are not registered there; while we are leaving that is no news."""
+        if self._waiting.is_over:
+            return
         if contact.connection is not None:
             contact.connection.close()
         contact.connection = None
         contact.is_registered = False
+        contact.listed = named
         contact.reports.clear()
         contact.backoff.failed(time.monotonic())
         is_distrust = isinstance(error, NotTrusted)
@@ -322,6 +335,7 @@ class Registration:
             contact.is_missed = True  # said once for each time it goes away
             contact.is_distrusted = is_distrust
             self._notify("seed_unreachable", seed=str(seed), reason=reason_of(error))
+        self._has_changed()
 
 
 def _part(contact: SeedContact) -> None:

@@ -26,7 +26,7 @@ NARROWEST = 20  # columns beside the indent; where fewer would be left, there is
 _SENTENCES = {
     "listening": "listening on {address}",
     "registered": "registered with seed {seed}",
-    "seed_unreachable": "seed {seed} cannot be reached: {reason}",
+    "seed_unreachable": "seed {seed} is no help now: {reason}",
     "peer_unreachable": "{peer} cannot be reached: {reason}",
     "peer_list": "other peers that the seeds know: {peers}",
     "neighbour_up": "linked with {neighbour} ({direction})",
@@ -78,8 +78,8 @@ class Advice:
         match event:
             case {"event": "isolated"} if not self._is_told_whom_to_ask:
                 return self._on_isolated()
-            case {"event": "registered", "self": str(me), "seed": str(seed)}:
-                return self._on_registered(me, seed)
+            case {"event": "registered" | "seed_unreachable", "self": str(me), "seed": str(seed)}:
+                return self._on_seed(me, seed)
         return ""
 
     def _on_isolated(self) -> str:
@@ -96,8 +96,8 @@ class Advice:
             " see it. Or begin anew with --seed or --join."
         )
 
-    def _on_registered(self, me: str, seed: str) -> str:
-        """A seed on another machine takes us in, but lists nobody whom it cannot dial."""
+    def _on_seed(self, me: str, seed: str) -> str:
+        """A seed on another machine lists nobody whom it cannot dial."""
         if self._has_told_of_host or not _is_local(me) or _is_local(seed):
             return ""
         self._has_told_of_host = True

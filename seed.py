@@ -39,6 +39,7 @@ from messages import (
     NotRunning,
     PeerList,
     Probe,
+    Refused,
     Register,
     Verdict,
     WireError,
@@ -62,6 +63,7 @@ LEASE_LOOK_INTERVAL_S = 1.0  # how often lapsed leases are looked for
 TRIES = 3  # TCP sends a lost first packet again after a second, when the try is over. Where one in
 # a hundred is lost each way, one try in 50 finds a live peer silent; three in a row, 8 in a million
 PARALLEL_ATTEMPTS = 32  # lapsed peers tried at a time: 1,000 silent ones take a minute and a half
+NO_ROOM = "there are too many from there"
 STOP_TIMEOUT_S = 1.7  # a stop is over by then; two seconds are promised
 
 _log = logging.getLogger("peer-to-peer")
@@ -183,8 +185,7 @@ class Seed(Startable):
 
     def peers(self) -> list[str]:
         """The addresses of the live peers; at most 1,000, at random, of a longer list."""
-        with self._lock:
-            return [str(peer) for peer in self._directory.listed(time.monotonic()).peers]
+        return [str(peer) for peer in self._peer_list().peers]
 
     def stats(self) -> dict[str, int]:
         """Counters since the start; their names say of what."""
@@ -242,8 +243,12 @@ class Seed(Startable):
         match item:
             case Register(address, _) if guest.peer in (None, address):
                 connection.require(address)
-                self._register(guest, item)
-                connection.send_frames(self._list())
+                if fault := self._register(guest, item):
+                    connection.send(
+                        [Refused(self._me, f"{address}: {fault}", self._peer_list().peers)]
+                    )
+                else:
+                    connection.send_frames(self._list())
             case ListPeers():
                 connection.send_frames(self._list())
             case DeadReport(accused, reporter):
@@ -252,22 +257,26 @@ class Seed(Startable):
                 connection.send([Verdict(accused, is_removed)])
             case Probe(number):
                 connection.send([Echo(number)])
-            case Bye() if (peer := self._part(guest)) is not None:
-                if self._may_try(connection.source):  # anybody may say so
+            case Bye():
+                peer = self._part(guest)
+                if peer is not None and self._may_try(connection.source):  # anybody may say so
                     self._remove_if_dead(peer, "it has left")
                 connection.abort()
             case _:
                 raise WireError(f"{type(item).__name__}: not expected by a seed")
 
-    def _register(self, guest: Guest, register: Register) -> None:
-        """List the peer or renew its lease; only if it gives an echo, unless the guest holds it."""
+    def _register(self, guest: Guest, register: Register) -> str:
+        """List the peer or renew its lease; only if it gives an echo, unless the guest holds it.
+
+        Why it is not listed; empty if it is.
+        """
         peer, boot_ms, source = register.address, register.boot_ms, guest.connection.source
         with self._lock:
             is_known = self._directory.is_held_by(peer, boot_ms, guest)
             has_room = self._has_room(peer, guest)
         if has_room and not is_known and (fault := self._fault_of(peer, source)):
             self._refuse("registrations", source, f"{peer}: {fault}")
-            return
+            return fault
         with self._lock:
             has_room = has_room and self._has_room(peer, guest)  # others came during the attempt
             now_s = time.monotonic()
@@ -279,13 +288,14 @@ class Seed(Startable):
                 self._held.change(source, 1)
             is_over = self._stopping.is_set()
         if not has_room:
-            self._refuse("registrations", source, f"{peer}: there are too many from there")
-            return
+            self._refuse("registrations", source, f"{peer}: {NO_ROOM}")
+            return NO_ROOM
         self._reception.is_known(guest.connection)
         if is_over:
             guest.connection.abort()
         if is_new:
             self._journal.record("peer_registered", peer=str(peer), peers=count)
+        return ""
 
     def _has_room(self, peer: Address, guest: Guest) -> bool:
         """Whether the peer and the guest are registered, or one more may be from that source."""
@@ -329,6 +339,11 @@ class Seed(Startable):
         if not may_try:
             self._refuse("attempts", source, "it asks us to dial too much")
         return may_try
+
+    def _peer_list(self) -> PeerList:
+        """The list as it is now."""
+        with self._lock:
+            return self._directory.listed(time.monotonic())
 
     def _list(self) -> bytes:
         """The list as it is sent; encoded once for all who get the same."""

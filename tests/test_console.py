@@ -262,7 +262,7 @@ def test_how_many_peers_there_are_is_shown_when_it_changes(programs: Programs) -
     seed, _, terminal, _ = at_a_console(programs)
     terminal.wait_to_see("that the seeds know: 2")
     seed.kill()
-    terminal.wait_to_see("cannot be reached")
+    terminal.wait_to_see("is no help now")
     programs.seed(port=seed.port)
     terminal.wait_to_see("registered with seed", count=2)
     let_pass(0.5)

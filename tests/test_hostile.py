@@ -38,6 +38,7 @@ from messages import (
     Opinion,
     OpinionRequest,
     PeerList,
+    Refused,
     Register,
     StreamKey,
     StreamName,
@@ -342,7 +343,7 @@ def test_a_seeds_list_full_of_one_source(honest: Honest) -> None:
     holes = BlackHoles(3)
     try:
         for made_up in [*holes.addresses, *(Address("127.0.0.9", port) for port in range(1, 200))]:
-            assert isinstance(ask(seed, Register(made_up, 1), 20, trust=None), PeerList)
+            assert isinstance(ask(seed, Register(made_up, 1), 20, trust=None), Refused)
         listed = ask(seed, ListPeers(), 20, trust=None)
         assert isinstance(listed, PeerList)
         assert {str(peer) for peer in listed.peers} == {peer.address for peer in honest.peers}

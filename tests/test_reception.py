@@ -240,10 +240,12 @@ def test_two_networks_are_two_sources(one: str, other: str) -> None:
 # ---- what a seed takes ---------------------------------------------------------------------------
 
 
-def register(seed: Seed, address: str, strangers: Strangers) -> Connection:
+def register(
+    seed: Seed, address: str, strangers: Strangers, answer: type[Message] = PeerList
+) -> Connection:
     connection = Connection(strangers.dial(seed))
-    answer = connection.ask(Register(Address.parse(address), boot_ms=1), timeout_s=20)
-    assert isinstance(answer, PeerList)
+    given = connection.ask(Register(Address.parse(address), boot_ms=1), timeout_s=20)
+    assert isinstance(given, answer)
     return connection
 
 
@@ -252,7 +254,7 @@ def test_a_seed_lists_nobody_who_gives_no_echo(embedded: Embedded, strangers: St
     silent = socket.create_server(("127.0.0.1", 0))
     with silent:
         for port in (1, silent.getsockname()[1]):
-            register(seed, f"127.0.0.1:{port}", strangers)
+            register(seed, f"127.0.0.1:{port}", strangers, Refused)
     assert seed.peers() == []
     assert seed.stats()["refused_registrations"] == 2
     peer = embedded.peer()
@@ -265,7 +267,8 @@ def test_a_seed_lists_so_many_of_one_source_and_no_more(
 ) -> None:
     seed = embedded.seed(tunables=Tunables(leases_per_source=2))
     peers = [embedded.peer() for _ in range(3)]
-    kept = [register(seed, peer.address, strangers) for peer in peers]
+    kept = [register(seed, peer.address, strangers) for peer in peers[:2]]
+    register(seed, peers[2].address, strangers, Refused)
     assert sorted(seed.peers()) == sorted(peer.address for peer in peers[:2])
     assert seed.stats()["refused_registrations"] == 1
     again = Register(Address.parse(peers[0].address), boot_ms=1)
@@ -278,9 +281,9 @@ def test_a_seed_dials_no_more_for_one_source_than_the_bound(
 ) -> None:
     seed = embedded.seed(tunables=Tunables(attempts=3, attempts_per_s=1e-9))
     for _ in range(3):
-        register(seed, "127.0.0.1:1", strangers)
+        register(seed, "127.0.0.1:1", strangers, Refused)
     assert seed.stats()["refused_attempts"] == 0
-    register(seed, embedded.peer().address, strangers)
+    register(seed, embedded.peer().address, strangers, Refused)
     assert seed.stats()["refused_attempts"] == 1
     assert seed.peers() == []
 
@@ -306,6 +309,20 @@ def test_who_has_said_goodbye_is_not_kept(
     connection.send([Bye("leaving", is_leaving=True)])
     wait_until(lambda: is_closed(connection.socket), what="the end of the connection")
     assert seed.peers() == ([peer.address] if lives else [])
+
+
+@pytest.mark.parametrize("was_refused", [True, False])
+def test_who_says_goodbye_unregistered_does_nothing_wrong(
+    embedded: Embedded, strangers: Strangers, was_refused: bool
+) -> None:
+    """As a peer that is told to stop while the seed still tries it."""
+    seed = embedded.seed()
+    connection = Connection(strangers.dial(seed))
+    if was_refused:
+        connection = register(seed, "127.0.0.1:1", strangers, Refused)
+    connection.send([Bye("leaving", is_leaving=True)])
+    wait_until(lambda: is_closed(connection.socket), what="the end of the connection")
+    assert seed.stats()["refused_frames"] == 0
 
 
 class Forgetful:
@@ -413,7 +430,7 @@ def test_an_echo_that_comes_while_the_seed_tries_again_is_an_echo(
     seed = embedded.seed()
     peer = Slow(delay_s)
     try:
-        register(seed, str(peer.address), strangers)
+        register(seed, str(peer.address), strangers, PeerList if lives else Refused)
         assert seed.peers() == ([str(peer.address)] if lives else [])
     finally:
         peer.close()
@@ -466,7 +483,7 @@ def test_once_a_connection_has_ended_a_renewal_over_another_needs_an_echo(
     for _ in range(5):
         assert isinstance(another.ask(Register(listed, boot_ms=1), timeout_s=20), PeerList)
     assert seed.stats()["refused_attempts"] == 0, "one echo is enough"
-    register(seed, embedded.peer().address, strangers)
+    register(seed, embedded.peer().address, strangers, Refused)
     assert seed.stats()["refused_attempts"] == 1, "and one was wanted"
 
 
@@ -480,8 +497,8 @@ def test_many_that_register_at_once_are_no_more_than_one_source_may(
         connections = [Connection(strangers.dial(seed)) for _ in peers]
         for connection, word in zip(connections, words, strict=True):
             connection.send([word])
-        for connection in connections:
-            assert isinstance(connection.receive_one(20), PeerList)
+        answers = [type(connection.receive_one(20)) for connection in connections]
+        assert (answers.count(PeerList), answers.count(Refused)) == (2, 4)
         assert len(seed.peers()) == 2
         assert seed.stats()["refused_registrations"] == 4
 
