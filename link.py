@@ -454,11 +454,16 @@ def advertised(bound: Address, advertise: str | None, trust: Trust | None) -> Ad
     return address
 
 
+def has_port(advertise: str) -> bool:
+    """Whether that is `HOST:PORT`, and not a host alone."""
+    is_bare_v6 = advertise.startswith("[") and advertise.endswith("]")
+    return ":" in advertise and not is_bare_v6
+
+
 def _advertised(bound: Address, advertise: str | None) -> Address:
     if advertise is not None:
-        bare_v6 = advertise.startswith("[") and advertise.endswith("]")
-        has_port = ":" in advertise and not bare_v6
-        return Address.parse(advertise if has_port else f"{advertise}:{bound.port}")
+        text = advertise if has_port(advertise) else f"{advertise}:{bound.port}"
+        return Address.parse(text)
     if bound.host in ("0.0.0.0", "::"):
         return Address(_own_host(bound.host), bound.port)
     return bound

@@ -42,7 +42,7 @@ from command_line import (
     wait_for_ever,
 )
 from journal import Event
-from link import Listener, reason_of
+from link import Listener, has_port, reason_of
 from messages import AddressInUse, BadAddress, BadCertificate
 from screen import Screen
 from seed import Seed
@@ -97,6 +97,8 @@ def _program(running: Running) -> int:
     arguments = spawner_parser.parse_args()
     if arguments.count is None:
         arguments.count = answer(Prompt("How many seeds", 3), count_number, arguments.json)
+    if fault := _fault_of(arguments):
+        spawner_parser.error(fault)
     network = Network(arguments)
     running.begin(network.start, network.stop)
     running.kill_with(network.kill)
@@ -231,6 +233,7 @@ class Network:
         command = [sys.executable, str(FOLDER / f"{program}.py"), str(port), "--json", *further]
         command += ["--host", arguments.host]
         command += ["--config", arguments.config, "--log", arguments.log]
+        command += ["--advertise", arguments.advertise] if arguments.advertise else []
         command += ["--verbose"] if arguments.verbose else []
         command += ["--tls", arguments.tls] if arguments.tls else []
         try:
@@ -328,6 +331,17 @@ def _explaining_faults() -> Iterator[None]:
     except (BadAddress, BadCertificate) as error:
         complain(str(error))
         raise SystemExit(BAD_INPUT) from error
+
+
+def _fault_of(arguments: argparse.Namespace) -> str:
+    """What does not fit together; empty if all does."""
+    programs = arguments.count + arguments.peers + (arguments.map is not None)
+    if programs > 1 and arguments.advertise is not None and has_port(arguments.advertise):
+        return (
+            f"argument --advertise: expected a host alone, since {programs} programs cannot all be"
+            f" at {arguments.advertise!r:.80}"
+        )
+    return ""
 
 
 def _is_free(host: str, port: int) -> bool:
