@@ -42,11 +42,12 @@ from command_line import (
     wait_for_ever,
 )
 from journal import Event
-from link import Listener, has_port, reason_of
+from link import Listener, advertised, has_port, reason_of
 from messages import AddressInUse, BadAddress, BadCertificate
 from screen import Screen
 from seed import Seed
 from threads import Threads
+from trust import Trust
 
 FOLDER = Path(__file__).parent
 MAP_PORT = 8000
@@ -136,10 +137,14 @@ class Network:
         self._seen: deque[tuple[str, int]] = deque(maxlen=SEEN_MESSAGES)
 
     def start(self) -> None:
-        """Begin a new network: empty its files."""
+        """Begin a new network: empty its files, once everything else has proven good."""
+        arguments = self._arguments
         with _explaining_faults():
-            settings.remove_all_seeds(self._arguments.config)
-            Path(self._arguments.log).write_bytes(b"")
+            _check_addresses(arguments)
+            with open(arguments.log, "ab") as log:
+                for complaint in settings.remove_all_seeds(arguments.config):
+                    complain(complaint)
+                log.truncate(0)
 
     def fill(self) -> None:
         """Start its seeds, then its map and its peers; none once it is told to stop."""
@@ -342,6 +347,22 @@ def _fault_of(arguments: argparse.Namespace) -> str:
             f" at {arguments.advertise!r:.80}"
         )
     return ""
+
+
+def _check_addresses(arguments: argparse.Namespace) -> None:
+    """See that all can listen where they are to, and say so to others. Raises as a seed does."""
+    host = arguments.host
+    wanted = [(host, 0), (host, arguments.base_port)]
+    wanted += [(host, arguments.peer_base_port)] if arguments.peers else []
+    wanted += [("localhost", arguments.map)] if arguments.map is not None else []
+    bound = []
+    for where, port in wanted:
+        with contextlib.suppress(AddressInUse):  # the next one will do
+            listener = Listener(where, port)
+            listener.close()
+            bound.append(listener.address)
+    trust = None if arguments.tls is None else Trust(arguments.tls)
+    advertised(bound[0], arguments.advertise, trust)
 
 
 def _is_free(host: str, port: int) -> bool:

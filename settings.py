@@ -128,7 +128,7 @@ def read_seeds(path: str | Path) -> SeedList:
         try:
             seed = _seed_in(line)
         except BadAddress as error:
-            complaints.append(f"{path}, line {number}: {error}; the line is skipped")
+            complaints.append(_complaint(path, number, error, "skipped"))
             continue
         if seed is not None and seed not in seeds:
             seeds.append(seed)
@@ -149,9 +149,29 @@ def remove_seed(path: str | Path, seed: Address) -> None:
     _change(path, lambda lines: [line for line in lines if not _names(line, seed)])
 
 
-def remove_all_seeds(path: str | Path) -> None:
-    """Take every entry off the list, bad lines too; comments and blank lines stay."""
-    _change(path, lambda lines: [line for line in lines if not line.partition("#")[0].strip()])
+def remove_all_seeds(path: str | Path) -> list[str]:
+    """Take every entry off the list, bad lines too; comments and blank lines stay.
+
+    Returns a line about each bad one. Raises OSError.
+    """
+    complaints: list[str] = []
+
+    def without_entries(lines: list[str]) -> list[str]:
+        kept = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                if _seed_in(line) is None:
+                    kept.append(line)
+            except BadAddress as error:
+                complaints.append(_complaint(path, number, error, "removed"))
+        return kept
+
+    _change(path, without_entries)
+    return complaints
+
+
+def _complaint(path: str | Path, number: int, error: BadAddress, fate: str) -> str:
+    return f"{path}, line {number}: {error}; the line is {fate}"
 
 
 def _seed_in(line: str) -> Address | None:

@@ -1,4 +1,4 @@
-"""What the seedspawner hands on to all it starts."""
+"""What the seedspawner hands on to all it starts, and what it leaves alone if it cannot start."""
 
 import pytest
 
@@ -39,3 +39,45 @@ def test_one_seed_may_advertise_a_port(programs: Programs) -> None:
     address = f"127.0.0.1:{free_port()}"
     programs.start("seedspawner.py", 1, "--base-port", free_ports(8), "--advertise", address)
     wait_until(lambda: programs.listed() == [address], what="the seed in the list")
+
+
+def test_bad_lines_are_reported_as_they_are_removed(programs: Programs) -> None:
+    programs.config.write_text("# ours\nlocalhost\n127.0.0.1:5000\nlocalhost:http # why not\n")
+    base = free_ports(8)
+    spawner = programs.start("seedspawner.py", 1, "--base-port", base)
+    wait_until(lambda: programs.listed() == [f"127.0.0.1:{base}"], what="only the new seed")
+    spawner.terminate()
+    assert spawner.wait() == 0
+    first, second = spawner.stderr.splitlines()
+    for line, number, reason in [(first, 2, "host:port"), (second, 4, "port from 1 to 65535")]:
+        assert f"{programs.config}, line {number}: " in line
+        assert reason in line
+        assert line.endswith("removed")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--host", "203.0.113.7"],
+        ["--advertise", "no host"],
+        ["--log", "{folder}"],
+        ["--log", "{folder}/missing/log"],
+    ],
+    ids="-".join,
+)
+def test_what_cannot_be_started_leaves_the_files_alone(programs: Programs, bad: list[str]) -> None:
+    programs.config.write_text("127.0.0.1:5000\nlocalhost\n")
+    programs.log.write_text("old\n")
+    bad = [word.format(folder=programs.folder) for word in bad]
+    done = programs.run("seedspawner.py", 1, "--base-port", free_ports(8), *given(programs, bad))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert programs.config.read_text() == "127.0.0.1:5000\nlocalhost\n"
+    assert programs.log.read_text() == "old\n"
+
+
+def given(programs: Programs, bad: list[str]) -> list[str]:
+    """The bad arguments, and the test's own files behind nothing that they say."""
+    programs.are_files_named = False
+    files = {"--config": str(programs.config), "--log": str(programs.log)} | dict([bad])
+    return [word for pair in files.items() for word in pair]
