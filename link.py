@@ -18,7 +18,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from liveness import Tried
-from messages import Address, AddressInUse, BadAddress, Echo, Message, Probe, Untrusted, WireError
+from messages import (
+    Address,
+    AddressInUse,
+    BadAddress,
+    Echo,
+    Message,
+    Probe,
+    Untrusted,
+    WireError,
+    has_port,
+)
 from tls import TLS_HANDSHAKE, Certificate, NotTrusted, TlsSocket, time_left
 from trust import Trust
 from wire import FrameBuffer, Run, encode
@@ -452,12 +462,6 @@ def advertised(bound: Address, advertise: str | None, trust: Trust | None) -> Ad
     if trust is not None:
         trust.check_own(address)
     return address
-
-
-def has_port(advertise: str) -> bool:
-    """Whether that is `HOST:PORT`, and not a host alone."""
-    is_bare_v6 = advertise.startswith("[") and advertise.endswith("]")
-    return ":" in advertise and not is_bare_v6
 
 
 def _advertised(bound: Address, advertise: str | None) -> Address:

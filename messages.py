@@ -80,6 +80,12 @@ class Address(NamedTuple):
         return cls(checked_host(host), int(port))
 
 
+def has_port(text: str) -> bool:
+    """Whether that is `host:port` or `[v6]:port`, and not a host alone."""
+    is_bare_v6 = text.startswith("[") and text.endswith("]")
+    return ":" in text and not is_bare_v6
+
+
 def checked_host(host: str) -> str:
     """The host as given, if it can be one; an IPv6 address in its shortest spelling."""
     if ":" in host:

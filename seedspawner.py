@@ -42,8 +42,8 @@ from command_line import (
     wait_for_ever,
 )
 from journal import Event
-from link import Listener, advertised, has_port, reason_of
-from messages import AddressInUse, BadAddress, BadCertificate
+from link import Listener, advertised, reason_of
+from messages import AddressInUse, BadAddress, BadCertificate, has_port
 from screen import Screen
 from seed import Seed
 from threads import Threads
