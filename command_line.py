@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from journal import printable
-from messages import Address, AddressInUse, BadAddress, BadCertificate, NetworkError
+from messages import (
+    Address,
+    AddressInUse,
+    BadAddress,
+    BadCertificate,
+    NetworkError,
+    PortForbidden,
+)
 from settings import CONFIG_FILE, LOG_FILE, VERSION
 from trust import Trust
 
@@ -168,7 +175,7 @@ class Prompt:
 
 
 def started(given: int | None, prompt: Prompt, start: Callable[[int], T], as_json: bool) -> T:
-    """What `start` makes at the port given, or else asked for; a busy one is asked for again.
+    """What `start` makes at the port given, or else asked for; asked again if that cannot be had.
 
     Tells the service manager, if there is one. Ends the program with exit code 2 and one line when
     it cannot be started.
@@ -179,7 +186,7 @@ def started(given: int | None, prompt: Prompt, start: Callable[[int], T], as_jso
             program = start(port)
             tell_manager("READY=1")
             return program
-        except AddressInUse as error:
+        except (AddressInUse, PortForbidden) as error:
             complain(str(error))
             if given is not None or not is_terminal():
                 raise SystemExit(BAD_INPUT) from error

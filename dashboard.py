@@ -33,7 +33,7 @@ from command_line import (
 from feed import Feed
 from gateway import Gateway, Page, Service
 from journal import Event, Journal, payload_details
-from messages import Address, AddressInUse, BadAddress, BroadcastTimeout
+from messages import Address, AddressInUse, BadAddress, BroadcastTimeout, PortForbidden
 from metrics import exposition
 from peer import Peer
 from screen import Advice, Screen
@@ -201,7 +201,10 @@ def _program(running: Running) -> int:
         )
         try:
             running.begin(dashboard.start, dashboard.stop)
-        except AddressInUse as error:  # the peer's: no other port of the page would help
+        except (
+            AddressInUse,
+            PortForbidden,
+        ) as error:  # the peer's: no other port of the page would help
             raise BadAddress(str(error)) from error
         running.reload_with(dashboard.reload)
         return dashboard

@@ -24,6 +24,7 @@ from messages import (
     BadAddress,
     Echo,
     Message,
+    PortForbidden,
     Probe,
     Untrusted,
     WireError,
@@ -222,7 +223,8 @@ def cannot_listen(host: str, port: int, error: OSError) -> BadAddress | AddressI
     if error.errno == errno.EADDRINUSE:
         return AddressInUse(f"port {port} on {host} is in use")
     why = _WHY_NOT.get(error.errno or 0) or os.strerror(error.errno or 0)
-    return BadAddress(f"cannot listen on {host} port {port}: {why}")
+    kind = PortForbidden if error.errno in (errno.EACCES, errno.EPERM) else BadAddress
+    return kind(f"cannot listen on {host} port {port}: {why}")
 
 
 class Listener:

@@ -34,6 +34,10 @@ class BadAddress(NetworkError, ValueError):
     """The text is no `host:port`, or the host has no such address."""
 
 
+class PortForbidden(BadAddress):
+    """The system lets this program not listen on that port; another one may do."""
+
+
 class BadCertificate(NetworkError, ValueError):
     """The folder of certificates lacks something, or what it holds is not good."""
 

@@ -6,9 +6,10 @@ import socket
 
 import pytest
 
-from helpers import free_port, free_ports, wait_until
+from helpers import ROOT, free_port, free_ports, wait_until
 from programs import Programs
 from terminals import Terminal
+from unprivileged import needs_reserved_ports
 
 BAD_PORTS = ["abc", "0", "-1", "65536", "99999999999999999999", "50.5", "1 2", "0x50"]
 PROMPT = r"[^\n]*\[[^]\n]+\][^\n]*$"  # the line the cursor is in, with a default in brackets
@@ -130,6 +131,44 @@ def test_a_busy_port_is_explained_and_asked_again(programs: Programs, script: st
         terminal.wait_to_see(asked, count=2)
         terminal.type(str(free_port()))
         wait_until(lambda: programs.logged("listening"), what="the port then given")
+
+
+@needs_reserved_ports
+@pytest.mark.parametrize("script", ["seed.py", "peer.py", "dashboard.py"])
+def test_a_port_for_the_administrator_is_explained_and_asked_again(
+    programs: Programs, script: str
+) -> None:
+    programs.root = ROOT / "tests"
+    quiet = ["--gossip-every", 0] if script == "peer.py" else []
+    terminal = programs.terminal("unprivileged.py", ROOT / script, *quiet)
+    asked = question(terminal)
+    since = terminal.type("1")
+    terminal.wait_to_see("below 1024 are for the administrator", since=since)
+    terminal.wait_to_see(asked, count=2)
+    terminal.type(str(free_port()))
+    wait_until(lambda: programs.logged("listening"), what="the port then given")
+
+
+@needs_reserved_ports
+@pytest.mark.parametrize("script", ["seed.py", "peer.py", "dashboard.py"])
+def test_a_port_for_the_administrator_from_a_pipe_ends_the_program(
+    programs: Programs, script: str
+) -> None:
+    programs.root = ROOT / "tests"
+    done = programs.run("unprivileged.py", ROOT / script, typed=b"1\n")
+    assert done.returncode == 2, done
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("script", ["seed.py", "peer.py", "dashboard.py"])
+def test_a_bad_host_ends_the_program_since_no_port_would_help(
+    programs: Programs, script: str
+) -> None:
+    terminal = programs.terminal(script, "--host", "203.0.113.7")
+    question(terminal)
+    terminal.type(str(free_port()))
+    assert terminal.wait() == 2
+    assert "no address of this machine" in terminal.screen
 
 
 @pytest.mark.parametrize("script", ["seed.py", "peer.py", "seedspawner.py", "dashboard.py"])
