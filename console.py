@@ -208,7 +208,7 @@ class Console:
     def _obey(self, line: bytes) -> None:
         try:
             if line.startswith(b"/") and not line.startswith(b"//"):
-                self._command(line[1:].decode(errors="replace"))
+                self._command(line[1:])
             else:
                 self._broadcast(line[1:] if line.startswith(b"//") else line)
         except (NetworkError, ValueError) as error:
@@ -221,11 +221,14 @@ class Console:
         if is_terminal() and not self._peer.neighbours():
             self._screen.say("Nobody is here yet. Whoever joins later gets it.")
 
-    def _command(self, text: str) -> None:
-        name, _, rest = text.strip().partition(" ")
+    def _command(self, line: bytes) -> None:
+        begun, _, rest = line.lstrip().partition(b" ")
+        name = begun.rstrip().decode(errors="replace")
+        if name == "quit":
+            raise ValueError("/quit takes no argument")
         if name not in self._commands:
             raise ValueError(f"there is no command /{name:.40}; {self._suggestion(name)}")
-        self._commands[name](rest.strip())
+        self._commands[name](rest)
 
     def _suggestion(self, name: str) -> str:
         typed = f"/{name.lower()}"
@@ -248,11 +251,11 @@ class Console:
 
     # ---- commands ----
 
-    def _help(self, _: str) -> None:
+    def _help(self, _: bytes) -> None:
         rows = [re.split("  +", line) for line in HELP.splitlines()]
         self._screen.say_table([("", ""), *rows])
 
-    def _neighbours(self, _: str) -> None:
+    def _neighbours(self, _: bytes) -> None:
         rows = [("neighbour", "dialled by", "round trip", "behind by", "on the tree")]
         for link in self._peer.links():
             trip_s = link["round_trip_s"]
@@ -262,34 +265,35 @@ class Console:
             rows.append((link["neighbour"], by, trip, behind, "yes" if link["is_tree"] else "no"))
         self._say_rows(rows, "no neighbours")
 
-    def _members(self, _: str) -> None:
+    def _members(self, _: bytes) -> None:
         whose = dict.fromkeys(self._peer.neighbours(), "neighbour")
         whose[self._peer.address] = "this peer"
         rows = [(member, whose.get(member, "")) for member in self._peer.members()]
         self._say_rows([("live peer", ""), *rows], "no seed answered, or no peer is registered")
 
-    def _seeds(self, _: str) -> None:
+    def _seeds(self, _: bytes) -> None:
         rows = [("seed", "registered there")]
         rows += [(seed, "yes" if ours else "no") for seed, ours in self._peer.seeds().items()]
         self._say_rows(rows, "no seeds are listed")
 
-    def _stats(self, _: str) -> None:
+    def _stats(self, _: bytes) -> None:
         counters = self._peer.stats()
         began = time.localtime(counters.pop("boot_ms") / 1000)
         rows = [("running since", time.strftime("%Y-%m-%d %H:%M:%S", began))]
         rows += [(name.replace("_", " "), f"{count:,}") for name, count in counters.items()]
         self._say_rows([("counter", "now"), *rows], "")
 
-    def _history(self, count: str) -> None:
+    def _history(self, rest: bytes) -> None:
+        count = rest.decode(errors="replace").strip()
         wanted = times(count) if count else 10
         for line in list(self._past)[-wanted:] if wanted else []:
             self._screen.say(line)
 
-    def _to(self, rest: str) -> None:
-        address, _, text = rest.partition(" ")
-        if not text:
+    def _to(self, rest: bytes) -> None:
+        address, _, payload = rest.lstrip().partition(b" ")
+        if not payload:
             raise ValueError("expected /to HOST:PORT TEXT")
-        self._peer.send(address, text.encode())
+        self._peer.send(address.decode(errors="replace"), payload)
 
     def _say_rows(self, rows: Sequence[Sequence[str]], if_empty: str) -> None:
         """A table; in one line what it means that there is nothing below its headers."""

@@ -123,6 +123,7 @@ def test_a_direct_message_is_shown(programs: Programs) -> None:
         "/nonsense",
         "/",
         "/ quit",
+        "/quit now",
         "/QUITE",
     ],
 )

@@ -3,7 +3,7 @@
 import json
 
 from helpers import free_port, let_pass, wait_until
-from programs import Program, Programs
+from programs import Program, Programs, body
 
 TEXTS = [
     "plain",
@@ -159,6 +159,14 @@ def test_a_message_to_one_peer_reaches_nobody_else(programs: Programs) -> None:
     meant.wait_for("message", text="everybody", seq=1)
     assert other.all("direct") == []
     assert [event["text"] for event in other.all("message")] == ["everybody"]
+
+
+def test_a_message_to_one_peer_is_the_very_bytes_of_the_line(programs: Programs) -> None:
+    _, [speaker, meant] = programs.network(2)
+    payloads = [b"caf\xe9 \xff", b"two spaces behind  ", b" and one before", b"\ttab\t"]
+    speaker.say(*(b"/to %s %s" % (meant.address.encode(), payload) for payload in payloads))
+    meant.wait_for("direct", count=len(payloads))
+    assert [body(event) for event in meant.all("direct")] == payloads
 
 
 def test_events_are_valid_json_of_one_line_whatever_is_said(programs: Programs) -> None:

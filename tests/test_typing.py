@@ -122,6 +122,12 @@ def test_an_unknown_command_gets_a_suggestion(
     wait_for_row(terminal, f"there is no command {typed}; {suggested}")
 
 
+def test_quit_with_an_argument_is_no_unknown_command(programs: Programs) -> None:
+    _, terminal = at_a_console(programs)
+    terminal.type("/quit now")
+    wait_for_row(terminal, "/quit takes no argument")
+
+
 def test_neighbours_are_a_table_and_a_list_where_that_is_too_wide(programs: Programs) -> None:
     peer, terminal = at_a_console(programs)
     peer.wait_for("neighbour_up")
