@@ -23,7 +23,7 @@ class MessageTooLarge(NetworkError):
 
 
 class NotRunning(NetworkError):
-    """The peer or seed was not started, or is stopped."""
+    """The peer or seed was not started, or is stopped; or it is started a second time."""
 
 
 class AddressInUse(NetworkError):

@@ -25,15 +25,7 @@ from delivery import Delivery, Message
 from driver import Driver, Link, now_s
 from journal import Event, Journal
 from limits import CERTIFICATE
-from link import (
-    Connection,
-    Listener,
-    advertised,
-    ask,
-    dial,
-    reason_of,
-    try_address,
-)
+from link import Connection, Listener, advertised, ask, dial, reason_of, try_address
 from messages import (
     MAX_PAYLOAD_BYTES,
     Address,
@@ -127,9 +119,12 @@ class Peer(Startable):
     # ---- for the program ----
 
     def start(self) -> None:
-        """Listen, and begin to join; returns at once. Raises AddressInUse, BadAddress, OSError."""
+        """Listen, and begin to join; returns at once.
+
+        Raises AddressInUse, BadAddress, OSError; NotRunning when it was started before.
+        """
         with self._state_lock:
-            assert not self._is_started, "a peer starts once"
+            self._check_is_new(self._is_started)
             self._listener = Listener(*self._bind_to)
             try:
                 address = advertised(self._listener.address, self._advertise, self.trust)
@@ -477,7 +472,9 @@ class Peer(Startable):
     def _record(self, event: str, **details: Any) -> None:
         self._journal.record(event, **details)
 
-    def _check_may_say(self, payload: bytes) -> None:
+    def _check_may_say(self, payload: object) -> None:
+        if not isinstance(payload, bytes | bytearray | memoryview):
+            raise TypeError(f"payload: expected bytes, got {type(payload).__name__}")
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise MessageTooLarge(f"expected at most {MAX_PAYLOAD_BYTES} bytes, got {len(payload)}")
         self._check_running()

@@ -121,9 +121,12 @@ class Seed(Startable):
     # ---- for the program ----
 
     def start(self) -> None:
-        """Listen; returns once it does. Raises AddressInUse, BadAddress, OSError."""
+        """Listen; returns once it does.
+
+        Raises AddressInUse, BadAddress, OSError; NotRunning when it was started before.
+        """
         with self._lock:
-            assert not self._is_started, "a seed starts once"
+            self._check_is_new(self._is_started)
             self._listener = Listener(*self._bind_to)
             try:
                 self._me = advertised(self._listener.address, self._advertise, self._trust)

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from limits import Tally
 from link import Connection, Listener, reason_of
+from messages import NotRunning
 from settings import Tunables
 
 ACCEPT_AGAIN_S = 0.1  # after a failure to accept, or to serve who was accepted
@@ -35,6 +36,12 @@ class Startable:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _check_is_new(self, is_started: bool) -> None:
+        """Raises NotRunning."""
+        if is_started:
+            kind = type(self).__name__
+            raise NotRunning(f"this {kind} was started before: it starts once, make a new one")
 
     @contextlib.contextmanager
     def _wholly(self, listener: Listener) -> Iterator[None]:
