@@ -222,8 +222,11 @@ def on_several_machines(project: Programs, commands: list[str]) -> None:
 
 
 def with_certificates(project: Programs, commands: list[str]) -> None:
-    """An authority and two certificates are made; the network has eight peers, and no stranger."""
-    new, issue_here, start, issue_there = commands
+    """An authority and two certificates are made; the network has eight peers, and no stranger.
+
+    And one of the certificates is revoked.
+    """
+    new, issue_here, start, issue_there, revoke = commands
     for command in (new, issue_here, issue_there):
         done = ran(project, command)
         assert (done.returncode, done.stderr) == (0, "")
@@ -240,6 +243,9 @@ def with_certificates(project: Programs, commands: list[str]) -> None:
     )
     assert project.logged("refused") == []  # looked at before some are stopped and others not yet
     stop(spawner)
+    done = ran(project, revoke)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (project.folder / "trust" / DENIED_FILE).exists()
 
 
 def in_scripts(project: Programs, commands: list[str]) -> None:
@@ -286,10 +292,13 @@ def in_the_browser(project: Programs, commands: list[str]) -> None:
 
 
 def over_http(project: Programs, commands: list[str]) -> None:
-    """What is posted is heard by the peer, and comes out of the stream; metrics are read."""
+    """What is posted is heard by the peer, and comes out of the stream; metrics are read.
+
+    And opened to other machines, it answers to who knows the token.
+    """
     if shutil.which("curl") is None:
         pytest.skip("NOT CHECKED: there is no curl on this machine")
-    serve, network, say, stream, metrics = at_free_ports(commands)
+    serve, network, say, stream, metrics, *with_token = at_free_ports(commands)
     _, [peer] = project.network(1)
     dashboard = typed(project, serve)
     dashboard.wait_to_see("linked with")
@@ -310,6 +319,13 @@ def over_http(project: Programs, commands: list[str]) -> None:
         assert json.loads(said.removeprefix(b"data: "))["text"] == "the build is green"
         os.killpg(reader.pid, signal.SIGTERM)
     assert "\np2p_neighbours 1\n" in ran(project, metrics).stdout
+    stop(dashboard)
+    choose, serve_openly, ask = with_token
+    assert ran(project, choose).returncode == 0
+    dashboard = typed(project, serve_openly)
+    dashboard.wait_to_see("linked with")
+    answered = ran(project, ask.replace("192.0.2.10", "127.0.0.1")).stdout
+    assert peer.address in [found["address"] for found in json.loads(answered)["peers"]]
     stop(dashboard)
 
 
