@@ -214,9 +214,9 @@ class Registration:
 
     def _follow_list(self) -> None:
         """The list of seeds may have changed: forget those gone, keep to our majority."""
-        listed = self._source.listed()
-        gone = {s: c for s, c in self._idle().items() if s not in listed and c.connection}
-        contacts = {s: c for s, c in self._contacts.items() if s in listed or c.asked_since_s}
+        listed, idle = self._source.listed(), self._idle()
+        gone = {s: c for s, c in idle.items() if s not in listed and c.connection}
+        contacts = {s: c for s, c in self._contacts.items() if s in listed or s not in idle}
         new = [seed for seed in listed if seed not in contacts]
         contacts |= {seed: SeedContact(Backoff(self._tunables, self._rng)) for seed in new}
         self._contacts = contacts
