@@ -88,8 +88,9 @@ class Pace:
         self._links: set[Address] = set()
         self._takers: set[Address] = set()  # neighbours that payload is sent to as it comes
         self._due: set[StreamKey] = set()  # streams whose progress is to be looked at
-        self._grown: set[StreamKey] = set()  # some of these may be worth a word at the next tick
-        self._untold: set[StreamKey] = set()  # and these are, be it of a little
+        self._grown: set[StreamKey] = set()  # since the latest tick
+        self._growing: set[StreamKey] = set()  # before that
+        self._resting: set[StreamKey] = set()  # they grew, and do not now: each word counts
         self._slow: set[StreamKey] = set()  # some taker of these is waited for
         self._message_cost = 2 * self._most // tunables.stream_messages
         self._point = self._most // MOST_POINTS
@@ -108,7 +109,7 @@ class Pace:
     @property
     def has_untold(self) -> bool:
         """Whether a tick may have something to tell."""
-        return bool(self._grown)
+        return bool(self._grown or self._growing)
 
     @property
     def obstacle(self) -> str:
@@ -183,6 +184,7 @@ class Pace:
         flow.upto = run.last
         flow.at += cost_of(run) + (run.last - run.first + 1) * self._message_cost
         self._grown.add(run.stream)
+        self._resting.discard(run.stream)
         if not flow.points or flow.at - flow.points[-1][1] >= self._point:
             flow.points.append((flow.upto, flow.at))
             if len(flow.points) > 2 * MOST_POINTS:
@@ -198,8 +200,8 @@ class Pace:
     def forget(self, key: StreamKey) -> None:
         """The stream is no longer held."""
         self._flows.pop(key, None)
-        for streams in (self._due, self._slow, self._grown, self._untold):
-            streams.discard(key)
+        for some in (self._due, self._slow, self._grown, self._growing, self._resting):
+            some.discard(key)
 
     def told(self, neighbour: Address, progress: Progress, now_s: float) -> None:
         """All behind the neighbour have the stream so far.
@@ -216,7 +218,6 @@ class Pace:
             taker = flow.takers[neighbour] = Taker(number, flow.position(number), (0, 0))
         taker.number, taker.at = number, flow.position(number)
         self._due.add(progress.stream)
-        self._grown.add(progress.stream)
         if progress.stream == self._own:
             self._review(now_s)
 
@@ -238,7 +239,7 @@ class Pace:
             for neighbour, told_at in flow.told_at.items():
                 number = least if neighbour == flow.source else flow.upto
                 at = flow.position(number)
-                step = self._point if key in self._untold else self._room(told_at) // STEPS
+                step = self._point if key in self._resting else self._room(told_at) // STEPS
                 if at - told_at >= max(step, 1):
                     flow.told_at[neighbour] = at
                     told.append((neighbour, Progress(key, number)))
@@ -247,11 +248,13 @@ class Pace:
     def tick(self, now_s: float) -> None:
         """Time has passed: some may have lost their claim to be waited for.
 
-        And what was too little to tell of at once is told now. On a long way all the steps that are
-        not told of add up, and the origin would wait for what others have long had.
+        And where a stream has come to rest, what was too little to tell of before is told now. On
+        a long way it adds up: the origin may be waiting, for what others have long had.
         """
-        self._untold, self._grown = self._grown, set()
-        self._due |= self._slow | self._untold
+        stopped = self._growing - self._grown
+        self._growing, self._grown = self._grown, set()
+        self._resting |= stopped
+        self._due |= self._slow | stopped
         self._slow.clear()
         self._budget.spend(now_s, 0)  # there is more of it now
         self._review(now_s)
