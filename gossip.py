@@ -140,7 +140,7 @@ class Gossip:
         ledger.has[key] = max(last, ledger.has.get(key, 0))
         ledger.cursor[key] = max(last, ledger.cursor.get(key, 0))
         if key == self.own.key:  # nobody tells us what we said
-            self.pace.has_elsewhere(neighbour, last)
+            self.pace.has_elsewhere(neighbour, key, last)
             return 0
         is_answer = self.questions.is_answer(stream, neighbour, run, now_s, ledger.is_eager)
         if ledger.is_eager:  # who only answered a question does not wait
@@ -190,6 +190,8 @@ class Gossip:
                 taken.append(Have((stream.holding,), is_news=False))
                 ledger.cursor[key] = stream.upto
                 continue
+            if ledger.is_eager:
+                self.pace.sends(neighbour, key, cursor)
             runs = stream.after(cursor, min(share, budget))
             taken += runs
             budget -= sum(len(run.data) for run in runs)
@@ -219,6 +221,7 @@ class Gossip:
             ledger.has[key] = max(upto, had)
             ledger.cursor[key] = max(upto, ledger.cursor.get(key, 0))
             ledger.provides_from[key] = first
+            self.pace.has_elsewhere(neighbour, key, upto)
             if stream is not self.own:
                 self.questions.announced(stream, neighbour, upto, have.is_news, now_s)
 

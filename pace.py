@@ -164,13 +164,22 @@ class Pace:
             self._due.add(key)
         flow.takers.pop(neighbour, None)  # it gets the stream from another
 
-    def has_elsewhere(self, neighbour: Address, number: int) -> None:
-        """The neighbour sends us what we said: it has it from another, and tells that one."""
-        flow = self._flows[self._own]
-        taker = flow.takers.get(neighbour)
-        if taker is not None and taker.number < number <= flow.upto:
-            taker.number, taker.at = number, flow.position(number)
-            self._due.add(self._own)
+    def has_elsewhere(self, neighbour: Address, key: StreamKey, number: int) -> None:
+        """The neighbour shows that it has so much of a stream from another, whom it tells of it."""
+        flow = self._flows.get(key)
+        if flow is None or neighbour not in flow.takers:
+            return
+        taker = flow.takers[neighbour]
+        if taker.number < number:
+            taker.number = min(number, flow.upto)
+            taker.at = flow.position(taker.number)
+            self._due.add(key)
+
+    def sends(self, neighbour: Address, key: StreamKey, number: int) -> None:
+        """We send the neighbour what follows that number: it does not bring us the stream now."""
+        flow = self._flows.get(key)
+        if flow is not None and flow.told_at.pop(neighbour, None) is not None:
+            flow.takers[neighbour] = _taker(flow, number)
 
     def spoke(self, run: Run, now_s: float) -> None:
         """We have said one thing more."""
@@ -181,6 +190,9 @@ class Pace:
         """We have one run more of a stream; from whom, if it was sent as it came."""
         flow = self._flow(run.stream)
         flow.source = source or flow.source
+        for neighbour in self._takers:  # all count from the start: their first word comes late
+            if neighbour not in flow.takers and neighbour not in flow.told_at:
+                flow.takers[neighbour] = _taker(flow, flow.upto)
         flow.upto = run.last
         flow.at += cost_of(run) + (run.last - run.first + 1) * self._message_cost
         self._grown.add(run.stream)

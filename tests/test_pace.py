@@ -62,6 +62,7 @@ def under_way(*neighbours: int, **tunables: int) -> Speaker:
 
 
 MANY = 10_000
+SOME = LIMIT // 3 // (SIZE + 250)  # too few for anybody to be left behind
 FULL = LIMIT // (SIZE + 250)  # about so many messages may be on their way
 
 
@@ -405,6 +406,7 @@ def chain(hops: int, **tunables: int) -> list[Pace]:
     for pace in paces[1:]:
         for neighbour in (A, B):
             pace.open(neighbour)
+    for pace in paces[1:-1]:
         pace.start_sending(B)
     return paces
 
@@ -466,6 +468,25 @@ def test_those_who_bring_a_stream_to_each_other_do_not_wait_for_each_other() -> 
     assert known[address(9)] >= 4 * FULL
 
 
+def test_who_has_not_said_a_word_yet_is_waited_for_too() -> None:
+    """When all are busy, first words come late; till then too much would have been said."""
+    pace = pace_of(1, 9)
+    hear(pace, SOME)
+    assert pace.news(0) == []
+    pace.told(A, Progress(OTHER, SOME), 0)
+    assert pace.news(0) == [(address(9), Progress(OTHER, SOME))]
+
+
+def test_who_brought_a_stream_once_and_is_sent_it_now_is_waited_for() -> None:
+    pace = pace_of(1, 9)
+    hear(pace, 1, source=1)
+    pace.sends(A, OTHER, 1)
+    hear(pace, SOME - 1, source=9, first=2)
+    assert pace.news(0) == []
+    pace.told(A, Progress(OTHER, SOME), 0)
+    assert pace.news(0) == [(address(9), Progress(OTHER, SOME))]
+
+
 def test_the_last_word_of_one_that_gets_its_payload_elsewhere_holds_up_nobody() -> None:
     speaker = under_way(1, 2)
     speaker.pace.stop_sending(B)
@@ -481,5 +502,5 @@ def test_who_sends_us_what_we_said_has_it() -> None:
     for _ in range(10):
         speaker.say(FULL // STEPS)
         speaker.hears_from(1, speaker.upto)
-        speaker.pace.has_elsewhere(B, speaker.upto)
+        speaker.pace.has_elsewhere(B, OWN, speaker.upto)
     assert speaker.say(MANY) > FULL // 2
