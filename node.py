@@ -106,7 +106,6 @@ class Node:
             actions += self._part(spare, "making room", now_s)
         if (stranger := self.overlay.feeler(now_s, in_vain)) is not None:
             actions.append(self._dial(stranger, is_feeler=True))
-        self.tree.slowness_s = self.gossip.questions.tree.wait_s
         self._say_each(self.tree.tick(now_s))
         self._say_each(self.gossip.announcements(now_s))
         self._flush(now_s)

@@ -59,7 +59,6 @@ class Tree:
         self._failures: list[float] = []  # when the parent failed to bring a message in time
         self._stale: dict[StreamKey, int] = {}  # void roots, and up to which epoch
         self._beacon_s = now_s  # when the latest beacon was said or came
-        self.slowness_s = 0.0  # how far payload is behind announcements, as the node sees it
 
     def is_payload_link(self, neighbour: Address) -> bool:
         """Whether payload travels on this link; if not, announcements do."""
@@ -177,8 +176,7 @@ class Tree:
         self._offer = None
         said: list[Saying] = []
         if has_present and neighbour != self.parent:
-            # Links that carry all payload are slower than those that carry none.
-            due_s = now_s + max(self._tunables.parent_grace_s, self.slowness_s)
+            due_s = now_s + self._tunables.parent_grace_s
             self._offer = Offer(neighbour, beacon, due_s)
         else:
             said += self._adopt(neighbour, now_s)

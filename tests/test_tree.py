@@ -89,19 +89,6 @@ def test_the_present_parent_stays_if_it_is_hardly_slower() -> None:
     assert tree.parent == address(2)
 
 
-def test_the_present_parent_stays_if_all_of_the_tree_is_slow() -> None:
-    """Links that carry all payload are slower than those that carry none."""
-    tree = tree_with(2, 3)
-    tree.slowness_s = 1.0
-    tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
-    tree.beacon(address(3), beacon(OLDEST, epoch=2), now_s=6.0)
-    tree.tick(6.9)
-    tree.beacon(address(2), beacon(OLDEST, epoch=2), now_s=6.9)
-    tree.tick(7.1)
-
-    assert tree.parent == address(2)
-
-
 def test_once_the_new_parent_brings_news_the_old_one_is_dropped_at_once() -> None:
     tree = tree_with(2, 3)
     tree.beacon(address(2), beacon(OLDEST, epoch=1), now_s=1.0)
