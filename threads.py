@@ -48,8 +48,8 @@ class Startable:
         """Begin all that is begun in here, or nothing: a thread may be wanting half-way."""
         try:
             yield
-        except OSError as error:
-            self.stop(reason_of(error))
+        except BaseException as error:  # Ctrl-C too: threads that have begun would outlive it
+            self.stop(reason_of(error) if isinstance(error, OSError) else "interrupted")
             listener.close()
             raise
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from embedding import Embedded
-from helpers import free_port
+from helpers import free_port, wait_until
 from peer import AddressInUse, NotRunning, Peer
 from seed import Seed
+from threads import Threads
 
 
 def dial(address: str) -> None:
@@ -84,3 +85,23 @@ def test_what_is_said_has_to_be_bytes(embedded: Embedded, payload: Any) -> None:
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_any_kind_of_bytes_will_do(embedded: Embedded, kind: Any) -> None:
     assert embedded.peer().broadcast(kind(b"said")) == 1
+
+
+@both_kinds
+def test_ctrl_c_in_the_middle_of_a_start_leaves_no_thread_behind(
+    kind: type[Peer] | type[Seed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, count = Threads.start, 0
+
+    def interrupted(threads: Threads, *about: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise KeyboardInterrupt
+        begin(threads, *about)
+
+    monkeypatch.setattr(Threads, "start", interrupted)
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        kind(port=0, config=str(tmp_path / "config.txt"), log=None).start()
+    wait_until(lambda: set(threading.enumerate()) <= before, what="the end of all threads")
