@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -28,10 +28,14 @@ from messages import (
     Hello,
     LivenessReply,
     LivenessRequest,
+    Message,
     Mode,
+    Progress,
+    StreamKey,
     StreamName,
     Welcome,
 )
+from wire import Run
 from workloads import WORKLOADS, Workload
 
 LIMIT_S = 120.0
@@ -67,13 +71,14 @@ def flood(options: argparse.Namespace) -> Iterator[Row]:
 
 
 class Observer:
-    """A neighbour that takes all payload, and asks for a sign of life all the time."""
+    """A neighbour that takes all payload, says so, and asks for a sign of life all the time."""
 
     def __init__(self, peer: Address) -> None:
         self.delays_s: list[float] = []
         self._asked_s: list[float] = []  # by the request's number
         self._stopping = threading.Event()
         self._connection = dial(peer, timeout_s=5, trust=None)
+        self._sending = threading.Lock()
         self._read_thread = threading.Thread(target=self._read, name="observer reads")
         self._ask_thread = threading.Thread(target=self._ask, name="observer asks")
 
@@ -103,14 +108,24 @@ class Observer:
         """Ask until the observer is closed."""
         while not self._stopping.wait(ASK_INTERVAL_S):
             self._asked_s.append(time.monotonic())
-            self._connection.send([LivenessRequest(len(self._asked_s) - 1)])
+            self._send([LivenessRequest(len(self._asked_s) - 1)])
 
     def _read(self) -> None:
         """Take whatever comes, until the connection ends."""
         for items in self._connection.frames():
+            heard: dict[StreamKey, int] = {}
             for item in items:
                 if isinstance(item, LivenessReply):
                     self.delays_s.append(time.monotonic() - self._asked_s[item.number])
+                elif isinstance(item, Run):
+                    heard[item.stream] = item.last
+            with suppress(OSError):  # the end comes while we speak, too
+                self._send([Progress(stream, upto) for stream, upto in heard.items()])
+
+    def _send(self, messages: list[Message]) -> None:
+        """Say these, whole: two threads say something here."""
+        with self._sending:
+            self._connection.send(messages)
 
 
 @contextmanager
