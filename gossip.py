@@ -144,7 +144,7 @@ class Gossip:
             return 0
         is_answer = self.questions.is_answer(stream, neighbour, run, now_s, ledger.is_eager)
         if ledger.is_eager:  # who only answered a question does not wait
-            self.pace.is_brought(key, neighbour)
+            self.pace.is_brought(key, neighbour, last)
         if last <= stream.upto:
             self.surplus += last - run.first + 1
             return 0

@@ -16,9 +16,10 @@ wait for the best of them, however slow.
 
 And nobody says more than so much a second: others would refuse it (`streams.Threshold.refuse`).
 
-A stream starts slowly, as TCP does: at first an eighth of the limit may be under way, then as much
-more as the best of the neighbours has taken in. So when all peers begin to speak in the same
-instant, each hears of the streams that share the histories with its own before too much is said.
+A stream starts slowly, as TCP does: at first an eighth of the limit may be under way, until each
+neighbour has said its first word, or the patience is over; then as much more as the best of the
+neighbours has taken in. So when all peers begin to speak in the same instant, each hears of the
+streams that share the histories with its own before too much is said.
 """
 
 from bisect import bisect_right
@@ -46,6 +47,7 @@ class Taker:
     number: int  # it, and all behind it, have the stream up to here
     at: int  # the position of that
     began: tuple[int, int]  # where who leads was, and this one, when it began to keep up
+    has_told: bool = False  # it said a word of its own
     slow_since_s: float | None = None  # since then it is too far back
     slow_at: int = 0  # where it was then
     is_left_behind: bool = False
@@ -75,6 +77,10 @@ class Flow:
             return self.at
         index = bisect_right(self.points, (number, UNLIMITED)) - 1
         return self.points[index][1] if index >= 0 else 0
+
+    def place(self, taker: Taker, number: int) -> None:
+        """The taker has the stream up to there."""
+        taker.number, taker.at = number, self.position(number)
 
 
 class Pace:
@@ -156,13 +162,13 @@ class Pace:
 
     # ---- streams ----
 
-    def is_brought(self, key: StreamKey, neighbour: Address) -> None:
+    def is_brought(self, key: StreamKey, neighbour: Address, upto: int) -> None:
         """A neighbour sends a stream, be it that we have it already: it may wait for us."""
         flow = self._flow(key)
         if neighbour not in flow.told_at:
             flow.told_at[neighbour] = 0
             self._due.add(key)
-        flow.takers.pop(neighbour, None)  # it gets the stream from another
+        self.has_elsewhere(neighbour, key, upto)
 
     def has_elsewhere(self, neighbour: Address, key: StreamKey, number: int) -> None:
         """The neighbour shows that it has so much of a stream from another, whom it tells of it."""
@@ -171,8 +177,7 @@ class Pace:
             return
         taker = flow.takers[neighbour]
         if taker.number < number:
-            taker.number = min(number, flow.upto)
-            taker.at = flow.position(taker.number)
+            flow.place(taker, min(number, flow.upto))
             self._due.add(key)
 
     def sends(self, neighbour: Address, key: StreamKey, number: int) -> None:
@@ -189,7 +194,9 @@ class Pace:
     def grew(self, run: Run, source: Address | None = None) -> None:
         """We have one run more of a stream; from whom, if it was sent as it came."""
         flow = self._flow(run.stream)
-        flow.source = source or flow.source
+        if source is not None:
+            flow.source = source
+            flow.takers.pop(source, None)  # it gets the stream from another
         for neighbour in self._takers:  # all count from the start: their first word comes late
             if neighbour not in flow.takers and neighbour not in flow.told_at:
                 flow.takers[neighbour] = _taker(flow, flow.upto)
@@ -226,9 +233,11 @@ class Pace:
             return
         number = min(progress.upto, flow.upto)
         taker = flow.takers.get(neighbour)
-        if taker is None:  # judged by all of the stream: it may be slow, and others found that out
+        if taker is None or not (taker.has_told or number >= taker.number):
+            # It turns to us, and is judged by all of the stream: others may have found it slow.
             taker = flow.takers[neighbour] = Taker(number, flow.position(number), (0, 0))
-        taker.number, taker.at = number, flow.position(number)
+        taker.has_told = True
+        flow.place(taker, number)
         self._due.add(progress.stream)
         if progress.stream == self._own:
             self._review(now_s)
@@ -251,7 +260,8 @@ class Pace:
             for neighbour, told_at in flow.told_at.items():
                 number = least if neighbour == flow.source else flow.upto
                 at = flow.position(number)
-                step = self._point if key in self._resting else self._room(told_at) // STEPS
+                is_small_step = not told_at or key in self._resting
+                step = self._point if is_small_step else self._room(told_at) // STEPS
                 if at - told_at >= max(step, 1):
                     flow.told_at[neighbour] = at
                     told.append((neighbour, Progress(key, number)))
@@ -282,8 +292,10 @@ class Pace:
         if not takers:  # alone; or the tree is changing, and the bound stays until there are some
             return
         best = max(taker.at for taker in takers)
-        waited = [taker.at for taker in takers if self._keeps_up(flow, taker, now_s)]
-        self._free_until = min(best + self._room(best), min(waited, default=best) + self._limit)
+        waited = [taker for taker in takers if self._keeps_up(flow, taker, now_s)]
+        bounds = [t.at + (self._limit if t.has_told else self._room(t.at)) for t in waited]
+        bounds.append(best + self._room(best))
+        self._free_until = min(bounds)
 
     def _room(self, at: int) -> int:
         """How much more may be under way to one that has come so far."""
@@ -304,7 +316,8 @@ class Pace:
         """Whether one that is too far back takes in enough of what is said."""
         lead_at, own_at = taker.began
         led = flow.lead - lead_at
-        if led >= self._most // 2 and (taker.at - own_at) * KEEPS_UP < led:
+        has_shown = taker.has_told and led >= self._most // 2
+        if has_shown and (taker.at - own_at) * KEEPS_UP < led:
             return False
         if taker.slow_since_s is None or taker.at - taker.slow_at >= self._room(taker.at) // 4:
             taker.slow_since_s, taker.slow_at = now_s, taker.at

@@ -164,7 +164,6 @@ def turn_to(speaker: Speaker, neighbour: Address) -> None:
     """What the neighbour had from another it shall have from us."""
     speaker.pace.open(neighbour)
     speaker.pace.start_sending(neighbour)
-    speaker.pace.is_brought(OWN, neighbour)
 
 
 def test_who_was_slow_elsewhere_holds_up_nobody_when_it_turns_to_us() -> None:
@@ -181,7 +180,7 @@ def test_who_kept_up_elsewhere_is_waited_for_when_it_turns_to_us() -> None:
     turn_to(speaker, B)
     began = speaker.upto
     for _ in range(30):
-        speaker.hears_from(2, began)
+        speaker.hears_from(2, began - 1)
         speaker.say(FULL // STEPS)
         speaker.hears_from(1, speaker.upto)
     assert speaker.upto - began < 1.2 * FULL
@@ -213,6 +212,7 @@ def test_who_comes_nearer_all_the_time_is_waited_for() -> None:
 
 def test_who_was_left_behind_counts_again_once_it_has_come_near() -> None:
     speaker = Speaker(pace_of(1, 2))
+    speaker.hears_from(2, 0)
     for _ in range(30):
         speaker.say(FULL // STEPS)
         speaker.hears_from(1, speaker.upto)
@@ -292,7 +292,7 @@ def test_false_progress_is_bounded_by_what_was_said(upto: int) -> None:
 
 def hear(pace: Pace, count: int, source: int = 9, first: int = 1) -> None:
     for number in range(first, first + count):
-        pace.is_brought(OTHER, address(source))
+        pace.is_brought(OTHER, address(source), number)
         pace.grew(run(OTHER, number, number, bytes(SIZE)), address(source))
 
 
@@ -301,6 +301,7 @@ def test_the_source_of_a_stream_is_told_now_and_then_how_far_we_have_it() -> Non
     told = []
     for number in range(1, FULL + 1):
         hear(pace, 1, first=number)
+        pace.told(A, Progress(OTHER, number), 0)
         told += pace.news(0)
     assert {who for who, _ in told} == {address(9)}
     numbers = [progress.upto for _, progress in told]
@@ -310,9 +311,20 @@ def test_the_source_of_a_stream_is_told_now_and_then_how_far_we_have_it() -> Non
 
 
 def test_little_that_is_said_is_worth_no_progress() -> None:
-    pace = pace_of(9)
-    hear(pace, FULL // (2 * STEPS * STEPS))
+    pace = pace_of(9, broadcast_lag_bytes=512 * LIMIT)
+    hear(pace, LIMIT // SIZE // 2)
     assert pace.news(0) == []
+
+
+def test_the_first_word_comes_early_and_the_next_after_a_step() -> None:
+    """For the first is waited for."""
+    pace = pace_of(9)
+    told = []
+    for number in range(1, 2 * FULL // STEPS):
+        hear(pace, 1, first=number)
+        told += [progress.upto for _, progress in pace.news(0)]
+    assert told[0] == 1
+    assert 1 <= len(told[1:]) <= STEPS
 
 
 def test_the_source_is_told_how_far_the_slowest_behind_us_is() -> None:
@@ -350,11 +362,13 @@ def test_one_that_stands_still_on_the_way_is_left_behind_in_time() -> None:
 def test_all_who_bring_a_stream_are_told_also_who_brings_it_too_late() -> None:
     pace = pace_of(8, 9)
     hear(pace, FULL, source=9)
-    assert [who for who, _ in pace.news(0)] == [address(9)]
-    pace.is_brought(OTHER, address(8))
-    assert pace.news(0) == [(address(8), Progress(OTHER, FULL))]
-    hear(pace, FULL // 2, source=9, first=FULL + 1)
+    assert pace.news(0) == [], "the other may get it from us"
+    pace.is_brought(OTHER, address(8), FULL)
     assert {who for who, _ in pace.news(0)} == {address(8), address(9)}
+    hear(pace, FULL // 2, source=9, first=FULL + 1)
+    assert {who for who, _ in pace.news(0)} == {address(8)}
+    pace.is_brought(OTHER, address(8), FULL + FULL // 2)
+    assert {who for who, _ in pace.news(0)} == {address(9)}
 
 
 def test_who_sends_nothing_any_more_is_told_nothing() -> None:
@@ -374,7 +388,7 @@ def test_who_brings_a_stream_now_is_not_waited_for_any_more() -> None:
 
 
 def test_what_was_asked_of_another_in_between_is_told_to_the_source_as_well() -> None:
-    pace = pace_of(8, 9)
+    pace = pace_of(9)
     hear(pace, 1, source=9)
     pace.grew(run(OTHER, 2, FULL, bytes(FULL * SIZE)))
     assert pace.news(0) == [(address(9), Progress(OTHER, FULL))]
@@ -414,7 +428,7 @@ def chain(hops: int, **tunables: int) -> list[Pace]:
 def pass_on(paces: list[Pace], upto: int) -> None:
     """All hear it at once, and the last tells the one before it, and so on."""
     for pace in paces[1:]:
-        pace.is_brought(OWN, A)
+        pace.is_brought(OWN, A, upto)
         pace.grew(run(OWN, upto, upto, bytes(SIZE)), A)
     tell(paces)
 
@@ -462,7 +476,7 @@ def test_those_who_bring_a_stream_to_each_other_do_not_wait_for_each_other() -> 
     known = {address(8): 0, address(9): 0}
     for number in range(1, 5 * FULL):
         hear(pace, 1, source=9, first=number)
-        pace.is_brought(OTHER, address(8))
+        pace.is_brought(OTHER, address(8), number)
         known |= {who: progress.upto for who, progress in pace.news(0)}
         pace.told(address(8), Progress(OTHER, known[address(8)]), 0)  # it waits for us, and says so
     assert known[address(9)] >= 4 * FULL
@@ -482,9 +496,44 @@ def test_who_brought_a_stream_once_and_is_sent_it_now_is_waited_for() -> None:
     hear(pace, 1, source=1)
     pace.sends(A, OTHER, 1)
     hear(pace, SOME - 1, source=9, first=2)
-    assert pace.news(0) == []
+    assert pace.news(0) == [(address(9), Progress(OTHER, 1))]
     pace.told(A, Progress(OTHER, SOME), 0)
     assert pace.news(0) == [(address(9), Progress(OTHER, SOME))]
+
+
+def test_who_has_not_said_a_word_yet_is_not_taken_for_slow() -> None:
+    """A lone leaf says its first word at once; what lies behind the other takes longer."""
+    speaker = Speaker(pace_of(1, 2))
+    while speaker.say():
+        speaker.hears_from(1, speaker.upto)
+    assert speaker.upto <= FULL // STEPS + 1, "what is said first is little"
+    speaker.waits(0.9 * PATIENCE_S)
+    assert speaker.say() == 0
+    speaker.hears_from(2, speaker.upto)
+    assert speaker.say(MANY) > 1
+
+
+def test_who_never_says_a_word_is_waited_for_no_longer_than_the_patience() -> None:
+    speaker = Speaker(pace_of(1, 2))
+    while speaker.say():
+        speaker.hears_from(1, speaker.upto)
+    speaker.waits(PATIENCE_S)
+    for _ in range(100):
+        assert speaker.say(5) == 5
+        speaker.hears_from(1, speaker.upto)
+
+
+def test_who_sends_us_what_is_old_is_still_waited_for() -> None:
+    """It has the stream from another as well, but later: we are the ones who bring it."""
+    pace = pace_of(8, 9)
+    hear(pace, 1, source=8)
+    pace.sends(address(8), OTHER, 1)
+    for number in range(2, SOME):
+        hear(pace, 1, source=9, first=number)
+        pace.is_brought(OTHER, address(8), 1)
+        assert dict(pace.news(0)).get(address(9), Progress(OTHER, 1)) == Progress(OTHER, 1)
+    pace.is_brought(OTHER, address(8), SOME - 1)
+    assert (address(9), Progress(OTHER, SOME - 1)) in pace.news(0)
 
 
 def test_the_last_word_of_one_that_gets_its_payload_elsewhere_holds_up_nobody() -> None:
