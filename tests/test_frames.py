@@ -31,6 +31,7 @@ from pure import (
 )
 from wire import (
     BROADCAST,
+    MANY,
     MAX_FRAME_BYTES,
     MAX_NUMBER,
     FrameBuffer,
@@ -93,7 +94,8 @@ def frame_of(item: Item) -> bytes:
 
 NUMBERED = st.integers(1, 5) | st.just(MAX_NUMBER - 1)
 BROADCASTS = st.builds(new_run, st.sampled_from([key(1), key(2)]) | STREAMS, NUMBERED, PAYLOADS)
-RUNS = st.builds(run, st.sampled_from([key(1), key(2)]), st.just(1), st.integers(1, 4))
+COUNTS = st.integers(1, 4) | st.integers(MANY, 3 * MANY)
+RUNS = st.builds(run, st.sampled_from([key(1), key(2)]), st.just(1), COUNTS)
 ITEMS = st.lists(MESSAGES | BROADCASTS | RUNS, max_size=8)
 SIZES = st.lists(st.integers(1, 40), max_size=30)
 
@@ -122,6 +124,43 @@ def test_frames_may_come_byte_by_byte(items: list[Item]) -> None:
 def test_no_byte_of_a_run_is_changed(items: list[Item], sizes: list[int]) -> None:
     data = b"".join(map(frame_of, items))
     assert b"".join(map(frame_of, heard(data, sizes))) == data
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_frames_that_look_alike_are_told_from_those_that_do_not(data: st.DataObject) -> None:
+    """Many of one size are taken at once, up to the first that differs in anything but payload."""
+    parts = st.tuples(
+        st.sampled_from([key(1), key(2)]), st.integers(1, 4), st.sampled_from([0, 1, 300]), COUNTS
+    )
+    items: list[Item] = []
+    for stream, first, size, count in data.draw(st.lists(parts, min_size=1, max_size=4)):
+        numbers = range(first, first + count)
+        items += [new_run(stream, n, bytes([n % 256]) * size) for n in numbers]
+    assert one_by_one(heard(b"".join(map(frame_of, items)))) == items
+
+
+def test_a_frame_among_many_alike_that_is_of_another_stream_is_no_part_of_their_run() -> None:
+    items: list[Item] = [new_run(key(1), number, b"xyz") for number in range(1, 2 * MANY)]
+    items[MANY] = new_run(key(2), MANY + 1, b"xyz")
+    assert one_by_one(heard(b"".join(map(frame_of, items)))) == items
+
+
+def test_a_frame_among_many_alike_that_is_of_another_kind_is_seen() -> None:
+    frames = [new_run(key(1), number, b"xyz").data for number in range(1, 2 * MANY)]
+    frames[MANY] = frames[MANY].replace(bytes([BROADCAST]), bytes([BROADCAST + 1]), 1)
+    assert refused(b"".join(frames))
+    assert not refused(b"".join(frames[:MANY]))
+
+
+def test_what_only_begins_like_a_run_of_one_size_is_taken_apart_frame_by_frame() -> None:
+    """Frames whose lengths add up to the same as if all were alike."""
+    sizes = [5] * MANY + [4, 6] + [5] * MANY
+    payloads = [bytes([number]) * size for number, size in enumerate(sizes)]
+    frames = [new_run(key(1), number, said).data for number, said in enumerate(payloads, start=1)]
+    [item] = heard(b"".join(frames))
+    assert isinstance(item, Run)
+    assert list(item.payloads()) == payloads
 
 
 def test_nothing_is_said_before_a_frame_is_complete() -> None:
