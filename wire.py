@@ -360,12 +360,10 @@ def _take_run(data: bytearray, start: int, end: int) -> tuple[Run, int]:
 
 
 def _pass_alike(data: bytearray, start: int, end: int, key_size: int) -> tuple[int, int]:
-    """The number of the last frame that is like the first but for its number and payload, and what
-    follows, and where that ends.
-    """
+    """How far frames are like the first, but for number and payload: the last one, and its end."""
     length, _, first, _ = _BROADCAST_HEAD.unpack_from(data, start)
-    size = 4 + length
-    alike = struct.Struct(f">5sQ{2 + key_size}s{size - 15 - key_size}x")
+    size, head = 4 + length, _BROADCAST_HEAD.size + key_size
+    alike = struct.Struct(f">5sQ{2 + key_size}s{size - head}x")  # a head's parts, and no payload
     with memoryview(data) as view, view[start : start + (end - start) // size * size] as frames:
         begin, _, name = alike.unpack_from(frames)
         upto = first - 1

@@ -3,8 +3,10 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import NoReturn
 
+from conductor import Failed
 from figures import shown
 from machine import Row, reporting
 
@@ -57,8 +59,10 @@ def take(
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:
-    """Be the program; Ctrl-C ends it as a shell says it."""
+    """Be the program; Ctrl-C ends it as a shell says it, and a failure with one line."""
     try:
         sys.exit(main(sys.argv[1:]))
+    except Failed as failed:
+        sys.exit(f"{Path(sys.argv[0]).name}: {failed}")
     except KeyboardInterrupt:
         sys.exit(130)

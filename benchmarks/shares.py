@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import named
-from conductor import network
+from conductor import Failed, network
 from machine import Row
 from workloads import WORKLOADS
 
@@ -65,10 +65,12 @@ def watch(pids: list[int], file: Path) -> "subprocess.Popen[bytes]":
 
 
 def count(file: Path) -> Counter[str]:
-    """How many samples there are of each kind."""
+    """How many samples there are of each kind. Raises Failed if perf wrote none."""
     command = ["perf", "script", "--input", str(file), "--fields", "ip,sym,dso"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return Counter(map(kind_of, filter(str.strip, told.split("\n\n"))))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"perf script: expected samples in {file}; it says: {done.stderr.strip()}")
+    return Counter(map(kind_of, filter(str.strip, done.stdout.split("\n\n"))))
 
 
 def kind_of(stack: str) -> str:

@@ -17,6 +17,7 @@ import hardship
 import life
 import machine
 import many
+import named
 import publish
 import run
 import shares
@@ -167,6 +168,22 @@ def test_processor_time_is_sorted_by_what_it_went_to() -> None:
         frames[1:1] = [f"{outer} ([kernel.kallsyms])" for outer in OUTER[number : number + 1]]
         stack = "\n".join(f"\t    ffffffff81000000 {frame}" for frame in frames)
         assert shares.kind_of(stack) == kind
+
+
+def test_samples_that_perf_did_not_write_end_the_script_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    perf = tmp_path / "perf"
+    perf.write_text("#!/bin/sh\necho zero-sized data >&2\nexit 255\n")
+    perf.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["benchmarks/shares.py"])
+    with pytest.raises(SystemExit) as ended:
+        named.run(lambda _: shares.count(tmp_path / "samples").total())
+    assert ended.value.code == (
+        f"shares.py: perf script: expected samples in {tmp_path / 'samples'}; it says: "
+        "zero-sized data"
+    )
 
 
 def test_a_line_over_the_logarithm_is_extended() -> None:
