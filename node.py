@@ -104,7 +104,8 @@ class Node:
         in_vain = self.gossip.questions.in_vain
         if (spare := self.overlay.spare(in_vain)) is not None:
             actions += self._part(spare, "making room", now_s)
-        if (stranger := self.overlay.feeler(now_s, in_vain)) is not None:
+        origins = self.gossip.questions.origins_in_vain
+        if (stranger := self.overlay.feeler(now_s, in_vain, origins)) is not None:
             actions.append(self._dial(stranger, is_feeler=True))
         self._say_each(self.tree.tick(now_s))
         self._say_each(self.gossip.announcements(now_s))

@@ -21,7 +21,9 @@ from settings import Tunables
 MOST_OWN_NAMES = 64  # remembered; more would be somebody's lies
 FIRST_HASTE, HASTE = 600, 2  # so many strangers in the time of one are tried by the starved, at
 # first and in the end: who claims to have what nobody said can make anybody starve for long
-REACHED = "reached"  # no word of others, which are addresses
+STRANGERS_FIRST = 2  # are tried by the starved before those who said what is lacking, whom all
+# the starved of a network may want to try
+REACHED, SPOKE = "reached", "spoke"  # no word of others, which are addresses
 
 
 class Direction(Enum):
@@ -298,10 +300,13 @@ class Overlay:
                 del of_teller[teller]
         return chosen
 
-    def feeler(self, now_s: float, in_vain: Collection[Address] = ()) -> Address | None:
+    def feeler(
+        self, now_s: float, in_vain: Collection[Address] = (), origins: Collection[Address] = ()
+    ) -> Address | None:
         """Now and then, a stranger to try: it keeps the book fresh and finds a split network.
 
-        Who has asked its neighbours in vain tries one at once, and others soon.
+        Who has asked its neighbours in vain tries one at once, and others soon: after a few, the
+        origins of what it lacks, for maybe all of their neighbours pass on nothing.
         """
         is_starved = bool(in_vain)
         interval_s = self._tunables.feeler_interval_s
@@ -313,10 +318,13 @@ class Overlay:
             self._haste_s = min(2 * self._haste_s, interval_s / HASTE)
         self._felt_s = now_s
         self._feeler_s = now_s + interval_s * self._rng.uniform(0.75, 1.25)
+        if self._haste_s <= 2**STRANGERS_FIRST * interval_s / FIRST_HASTE:
+            origins = ()  # it doubles with each that is tried
+        self.learn(origins, SPOKE)
         due = [address for address in self._due(now_s) if address not in in_vain]
         if not due or not self.neighbours:
             return None
-        [chosen] = self._chosen(due, 1)
+        [chosen] = self._chosen([address for address in due if address in origins] or due, 1)
         self._dialled_s[chosen] = now_s
         return chosen
 

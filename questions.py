@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from messages import Address, StreamKey, Want, Wanted
+from messages import Address, StreamKey, Want, Wanted, stream_name
 from settings import Tunables
 from streams import Inbox, Ledger, Stream, parts
 from wire import Run
@@ -402,6 +402,11 @@ class Questions:
         """Who gave nothing when asked; nobody until strangers are to be looked for instead."""
         starved = [question for question in self._open.values() if question.is_starved]
         return {neighbour for question in starved for neighbour in question.in_vain}
+
+    @property
+    def origins_in_vain(self) -> list[Address]:
+        """Who said what was asked for in vain."""
+        return [stream_name(key).origin for key, q in self._open.items() if q.is_starved]
 
     def close(self, neighbour: Address, now_s: float) -> None:
         """The link is over; what was asked of this neighbour is asked of another at once."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from messages import Address
 from nodes import LIMITS, ME, link, overlay_of
 from overlay import Dialled, Direction, Neighbour, Overlay
 from pure import address, addresses
@@ -272,6 +273,42 @@ def test_the_starved_try_strangers_soon_and_then_less_and_less_often(overlay: Ov
     calm_s = tried_s[-1] + 0.6 * LIMITS.feeler_interval_s
     assert overlay.feeler(calm_s) is None
     assert overlay.feeler(calm_s, in_vain=addresses(1)) is not None, "and soon again the next time"
+
+
+def starved_tries(overlay: Overlay, origins: list[Address]) -> list[Address]:
+    """Whom one tries that is starved for three seconds; nobody answers."""
+    tried = []
+    for tenth in range(10_000, 10_030):
+        now_s = tenth / 10
+        who = overlay.feeler(now_s, addresses(1), origins)
+        if who is not None:
+            tried.append(who)
+            overlay.failed(who, Dialled.SILENT, now_s)
+    return tried
+
+
+def test_the_starved_try_who_said_what_they_lack_after_a_few_strangers(overlay: Overlay) -> None:
+    """Maybe all the neighbours of the origin pass on nothing."""
+    link(overlay, 1)
+    overlay.learn(addresses(*range(2, 100)))
+    tried = starved_tries(overlay, addresses(500))
+    assert len(tried) == 5
+    assert tried.index(address(500)) == 2
+    assert tried[3] != address(500), "it did not answer, so another is tried meanwhile"
+
+
+def test_who_is_not_starved_tries_no_origin(overlay: Overlay) -> None:
+    link(overlay, 1)
+    assert overlay.feeler(1000, (), addresses(500)) is None
+    assert address(500) not in overlay.book
+
+
+def test_an_origin_that_is_a_neighbour_or_was_asked_in_vain_is_not_dialled(
+    overlay: Overlay,
+) -> None:
+    link(overlay, 1)
+    overlay.learn(addresses(*range(2, 100)))
+    assert address(1) not in starved_tries(overlay, addresses(1))
 
 
 def test_a_peer_without_neighbours_sends_no_feeler(overlay: Overlay) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from helpers import STOP_LIMIT_S
+from inhabitants import withholding
 from programs import Programs
+from scenario import Experiment, Setting, run_for
 
 KEYS = [
     "peers",
@@ -90,6 +92,19 @@ def test_insiders_that_pass_on_nothing_keep_nobody_from_hearing(programs: Progra
     told = figures(programs, "--peers", 100, "--withhold", 0.2)
     assert told["survivors"] == 100
     assert is_whole(told), told
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_an_origin_whose_neighbours_all_pass_on_nothing_is_heard_soon(seed: int) -> None:
+    experiment = Experiment(Setting(peers=400, seed=seed), lambda _: None)
+    experiment.build()
+    world = experiment.world
+    origin = world.rng.choice(world.live_peers())
+    for neighbour in origin.links:
+        world.peers[neighbour].manner = withholding
+    [said] = experiment.measure.speak([origin])
+    run_for(world, 4.0, lambda _: None)
+    assert said.deliveries == len(world.live_peers()) - 1
 
 
 def test_what_is_said_into_a_cut_is_heard_by_all_once_it_is_healed(programs: Programs) -> None:
