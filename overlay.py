@@ -21,9 +21,9 @@ from settings import Tunables
 MOST_OWN_NAMES = 64  # remembered; more would be somebody's lies
 FIRST_HASTE, HASTE = 600, 2  # so many strangers in the time of one are tried by the starved, at
 # first and in the end: who claims to have what nobody said can make anybody starve for long
-STRANGERS_FIRST = 2  # are tried by the starved before those who said what is lacking, whom all
-# the starved of a network may want to try
-REACHED, SPOKE = "reached", "spoke"  # no word of others, which are addresses
+STRANGERS_FIRST = 2  # are tried by the starved before who said what is lacking; that one is tried
+# once, for all the starved of a network may want to, and anybody can say that it spoke
+REACHED = "(reached)"  # no word of others, which are hosts
 
 
 class Direction(Enum):
@@ -273,7 +273,7 @@ class Overlay:
         room = min(needed + in_vain, limits.most_parallel_dials) - fresh
         if room <= 0:
             return []
-        chosen = self._chosen(self._due(now_s), room)
+        chosen = self._chosen(self._due(now_s, self.book), room)
         self._dialled_s.update(dict.fromkeys(chosen, now_s))
         return chosen
 
@@ -305,8 +305,8 @@ class Overlay:
     ) -> Address | None:
         """Now and then, a stranger to try: it keeps the book fresh and finds a split network.
 
-        Who has asked its neighbours in vain tries one at once, and others soon: after a few, the
-        origins of what it lacks, for maybe all of their neighbours pass on nothing.
+        Who has asked its neighbours in vain tries one at once, and others soon: after a few, an
+        origin of what it lacks, for maybe all of its neighbours pass on nothing.
         """
         is_starved = bool(in_vain)
         interval_s = self._tunables.feeler_interval_s
@@ -318,13 +318,12 @@ class Overlay:
             self._haste_s = min(2 * self._haste_s, interval_s / HASTE)
         self._felt_s = now_s
         self._feeler_s = now_s + interval_s * self._rng.uniform(0.75, 1.25)
-        if self._haste_s <= 2**STRANGERS_FIRST * interval_s / FIRST_HASTE:
-            origins = ()  # it doubles with each that is tried
-        self.learn(origins, SPOKE)
-        due = [address for address in self._due(now_s) if address not in in_vain]
-        if not due or not self.neighbours:
+        is_third = self._haste_s == interval_s / FIRST_HASTE * 2 ** (STRANGERS_FIRST + 1)
+        spoke = self._due(now_s, set(origins) - self._not_others - set(in_vain)) if is_third else []
+        due = [address for address in self._due(now_s, self.book) if address not in in_vain]
+        if not (spoke or due) or not self.neighbours:
             return None
-        [chosen] = self._chosen([address for address in due if address in origins] or due, 1)
+        [chosen] = [self._rng.choice(sorted(spoke))] if spoke else self._chosen(due, 1)
         self._dialled_s[chosen] = now_s
         return chosen
 
@@ -350,13 +349,13 @@ class Overlay:
 
     def is_exhausted(self, now_s: float) -> bool:
         """No link, no dial under way, and nobody left to dial right now."""
-        return not self.neighbours and not self.dialling and not self._due(now_s)
+        return not self.neighbours and not self.dialling and not self._due(now_s, self.book)
 
-    def _due(self, now_s: float) -> list[Address]:
+    def _due(self, now_s: float, among: Iterable[Address]) -> list[Address]:
         troubles = self._troubles
         return [
             address
-            for address in self.book
+            for address in among
             if ((trouble := troubles.get(address)) is None or trouble.backoff.until_s <= now_s)
             and address not in self.neighbours
             and address not in self.dialling

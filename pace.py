@@ -47,7 +47,7 @@ class Taker:
     number: int  # it, and all behind it, have the stream up to here
     at: int  # the position of that
     began: tuple[int, int]  # where who leads was, and this one, when it began to keep up
-    has_told: bool = False  # it said a word of its own
+    has_shown: bool = False  # how far it is, by a word of its own or otherwise
     slow_since_s: float | None = None  # since then it is too far back
     slow_at: int = 0  # where it was then
     is_left_behind: bool = False
@@ -79,8 +79,8 @@ class Flow:
         return self.points[index][1] if index >= 0 else 0
 
     def place(self, taker: Taker, number: int) -> None:
-        """The taker has the stream up to there."""
-        taker.number, taker.at = number, self.position(number)
+        """The taker has shown that it has the stream up to there."""
+        taker.number, taker.at, taker.has_shown = number, self.position(number), True
 
 
 class Pace:
@@ -233,10 +233,9 @@ class Pace:
             return
         number = min(progress.upto, flow.upto)
         taker = flow.takers.get(neighbour)
-        if taker is None or not (taker.has_told or number >= taker.number):
+        if taker is None or not (taker.has_shown or number >= taker.number):
             # It turns to us, and is judged by all of the stream: others may have found it slow.
             taker = flow.takers[neighbour] = Taker(number, flow.position(number), (0, 0))
-        taker.has_told = True
         flow.place(taker, number)
         self._due.add(progress.stream)
         if progress.stream == self._own:
@@ -260,8 +259,9 @@ class Pace:
             for neighbour, told_at in flow.told_at.items():
                 number = least if neighbour == flow.source else flow.upto
                 at = flow.position(number)
-                is_small_step = not told_at or key in self._resting
-                step = self._point if is_small_step else self._room(told_at) // STEPS
+                step = self._room(told_at) // STEPS
+                if not told_at or key in self._resting:
+                    step = min(step, self._point)
                 if at - told_at >= max(step, 1):
                     flow.told_at[neighbour] = at
                     told.append((neighbour, Progress(key, number)))
@@ -293,7 +293,7 @@ class Pace:
             return
         best = max(taker.at for taker in takers)
         waited = [taker for taker in takers if self._keeps_up(flow, taker, now_s)]
-        bounds = [t.at + (self._limit if t.has_told else self._room(t.at)) for t in waited]
+        bounds = [t.at + (self._limit if t.has_shown else self._room(t.at)) for t in waited]
         bounds.append(best + self._room(best))
         self._free_until = min(bounds)
 
@@ -303,7 +303,8 @@ class Pace:
 
     def _keeps_up(self, flow: Flow, taker: Taker, now_s: float) -> bool:
         """Whether the taker is waited for when it is too far back."""
-        is_near = flow.at - taker.at <= self._room(taker.at)
+        room = self._room(taker.at)  # a first word comes long before that is used up
+        is_near = flow.at - taker.at <= (room if taker.has_shown else room // STEPS)
         if is_near and taker.is_left_behind:
             taker.is_left_behind, taker.began = False, (flow.lead, taker.at)
         if is_near or taker.is_left_behind:
@@ -316,8 +317,8 @@ class Pace:
         """Whether one that is too far back takes in enough of what is said."""
         lead_at, own_at = taker.began
         led = flow.lead - lead_at
-        has_shown = taker.has_told and led >= self._most // 2
-        if has_shown and (taker.at - own_at) * KEEPS_UP < led:
+        is_known = taker.has_shown and led >= self._most // 2
+        if is_known and (taker.at - own_at) * KEEPS_UP < led:
             return False
         if taker.slow_since_s is None or taker.at - taker.slow_at >= self._room(taker.at) // 4:
             taker.slow_since_s, taker.slow_at = now_s, taker.at

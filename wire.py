@@ -248,8 +248,7 @@ class Run:
     def payloads(self) -> Iterator[bytes]:
         """What the application gets, message by message."""
         head, count = _BROADCAST_HEAD.size + len(self.stream), self.last - self.first + 1
-        size = len(self.data) // count
-        if count >= MANY and self._has_frames_of(size, count):
+        if count >= MANY and self._has_frames_of(size := len(self.data) // count, count):
             frames = struct.iter_unpack(f"{head}x{size - head}s", self.data)
             return chain.from_iterable(frames)  # each is a tuple of the payload alone
         return self._payloads_of_any_size(head)
@@ -344,7 +343,7 @@ def _take_run(data: bytearray, start: int, end: int) -> tuple[Run, int]:
     stream_name(stream)  # raises WireError when it is none
     at, last, least = start + 4 + length, first, head - 4 + key_size
     most = least + MAX_PAYLOAD_BYTES
-    if end - start >= MANY * (4 + length):
+    if end - start >= MANY * (4 + length) and data.startswith(stream, at + head):
         last, at = _pass_alike(data, start, end, key_size)
     while end - at >= head:
         length, kind, number, size = unpack(data, at)

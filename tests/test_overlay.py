@@ -275,15 +275,15 @@ def test_the_starved_try_strangers_soon_and_then_less_and_less_often(overlay: Ov
     assert overlay.feeler(calm_s, in_vain=addresses(1)) is not None, "and soon again the next time"
 
 
-def starved_tries(overlay: Overlay, origins: list[Address]) -> list[Address]:
-    """Whom one tries that is starved for three seconds; nobody answers."""
+def starved_tries(overlay: Overlay, origins: list[Address], for_s: int = 3) -> list[Address]:
+    """Whom one tries that is starved for so long; nobody answers."""
     tried = []
-    for tenth in range(10_000, 10_030):
+    for tenth in range(10_000, 10_000 + 10 * for_s):
         now_s = tenth / 10
         who = overlay.feeler(now_s, addresses(1), origins)
         if who is not None:
             tried.append(who)
-            overlay.failed(who, Dialled.SILENT, now_s)
+            overlay.failed(who, Dialled.REFUSED, now_s)
     return tried
 
 
@@ -294,7 +294,25 @@ def test_the_starved_try_who_said_what_they_lack_after_a_few_strangers(overlay: 
     tried = starved_tries(overlay, addresses(500))
     assert len(tried) == 5
     assert tried.index(address(500)) == 2
-    assert tried[3] != address(500), "it did not answer, so another is tried meanwhile"
+
+
+@pytest.mark.parametrize("count", [1, 3, 4000])
+def test_origins_keep_nobody_from_trying_strangers(overlay: Overlay, count: int) -> None:
+    """Anybody can say that they spoke, and all the starved of a network may want to try them."""
+    link(overlay, 1)
+    overlay.learn(addresses(*range(2, 100)))
+    origins = addresses(*range(500, 500 + count))
+    tried = starved_tries(overlay, origins, for_s=200)
+    assert len(tried) > 9
+    assert sum(who in origins for who in tried) == 1
+    assert not set(origins) & overlay.book.keys()
+
+
+def test_the_starved_try_no_other_name_of_their_own(overlay: Overlay) -> None:
+    link(overlay, 1)
+    overlay.learn(addresses(*range(2, 100)))
+    overlay.is_me(address(500))
+    assert address(500) not in starved_tries(overlay, addresses(500))
 
 
 def test_who_is_not_starved_tries_no_origin(overlay: Overlay) -> None:

@@ -523,6 +523,34 @@ def test_who_never_says_a_word_is_waited_for_no_longer_than_the_patience() -> No
         speaker.hears_from(1, speaker.upto)
 
 
+def test_who_never_says_a_word_behind_another_holds_up_nobody_for_ever() -> None:
+    """The relay takes the same for less, for it has it in longer runs."""
+    origin, relay = Speaker(pace_of(1)), pace_of(1, 9)
+    now_s = 0.0
+    for _ in range(100):
+        began = origin.upto + 1
+        if origin.say(MANY):
+            relay.is_brought(OTHER, address(9), origin.upto)
+            relay.grew(run(OTHER, began, origin.upto, bytes(SIZE)), address(9))
+        now_s += PATIENCE_S / 10
+        relay.tick(now_s)
+        origin.waits(PATIENCE_S / 10)
+        for _, progress in relay.news(now_s):
+            origin.hears_from(1, progress.upto)
+    assert origin.upto > 10 * FULL
+
+
+def test_who_only_shows_what_it_has_is_judged_as_one_that_tells_of_it() -> None:
+    speaker = under_way(1)
+    turn_to(speaker, B)
+    began = speaker.upto
+    for step in range(1, 100):
+        speaker.say(FULL // STEPS)
+        speaker.hears_from(1, speaker.upto)
+        speaker.pace.has_elsewhere(B, OWN, began + step * FULL // STEPS // (2 * KEEPS_UP))
+    assert speaker.upto - began > 50 * (FULL // STEPS)
+
+
 def test_who_sends_us_what_is_old_is_still_waited_for() -> None:
     """It has the stream from another as well, but later: we are the ones who bring it."""
     pace = pace_of(8, 9)
