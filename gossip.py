@@ -33,6 +33,7 @@ from settings import Tunables
 from streams import Gap, Inbox, Ledger, Stream, Threshold, part, parts
 from wire import MAX_NUMBER, Run, new_run
 
+STEADY = 4  # times as long announcements wait where there is always something to announce
 LEAST_SHARE_BYTES = 8 << 10  # of a batch: runs of a few messages would cost more than they carry
 
 
@@ -59,6 +60,7 @@ class Gossip:
         self._ledgers: dict[Address, Ledger] = {}
         self._has_news = False  # something may wait to be announced
         self._announced_s = float("-inf")  # when announcements were last made
+        self._announce_wait_s = tunables.announce_interval_s  # until the next are due
         self._digest: int | None = None  # None: to be computed anew
         self.inbox = Inbox(tunables.inbox_bytes)
         shared = self.streams, self._ledgers, self.inbox
@@ -95,12 +97,18 @@ class Gossip:
             self._ready.add(neighbour)
 
     def announcements(self, now_s: float) -> list[tuple[Address, Have]]:
-        """What is new for neighbours that get no payload, and to whom it is to be told; batched."""
-        if now_s < self._announced_s + self._tunables.announce_interval_s:
+        """What is new for neighbours that get no payload, and to whom it is to be told; batched.
+
+        While there is something each time, less and less often: each wakes a thread over there.
+        """
+        if now_s < self._announced_s + self._announce_wait_s:
             return []
         self._announced_s = now_s
+        least_s = self._tunables.announce_interval_s
         if not self._has_news:
+            self._announce_wait_s = least_s
             return []
+        self._announce_wait_s = min(2 * self._announce_wait_s, STEADY * least_s)
         self._has_news = False
         told = []
         for neighbour, ledger in self._ledgers.items():

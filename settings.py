@@ -49,7 +49,8 @@ class Tunables:
     failure_window_s: float = 10.0  # so many within this time make it a bad parent
     demotion_s: float = 60.0  # and for so long another is preferred
     demoted_grace_s: float = 0.5  # others have so long to bring a beacon that a bad parent brought
-    announce_interval_s: float = 0.05  # announcements wait so long for others to join them
+    announce_interval_s: float = 0.05  # announcements wait so long for others to join them, and up
+    # to four times as long while there is always something to announce
     least_want_delay_s: float = 0.1  # what was announced may be on its way through the tree
     most_want_delay_s: float = 2.0  # however slow the tree has been
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -161,12 +162,36 @@ def test_announcements_wait_for_each_other(outside_the_tree: Gossip) -> None:
     assert len(announced(outside_the_tree, now_s=0)) == 2
     outside_the_tree.hear(A, run(S, 2, 2), now_s=0)
     outside_the_tree.hear(A, run(T, 1, 4), now_s=0)
-    assert announced(outside_the_tree, now_s=0.9 * interval_s) == {}
+    assert announced(outside_the_tree, now_s=1.9 * interval_s) == {}
     both = (Holding(S, 1, 2), Holding(T, 1, 4))
-    assert announced(outside_the_tree, now_s=interval_s) == {B: both, C: both}
+    assert announced(outside_the_tree, now_s=2 * interval_s) == {B: both, C: both}
     for _ in range(2):
-        outside_the_tree.tick(now_s=interval_s)
+        outside_the_tree.tick(now_s=2 * interval_s)
     assert not outside_the_tree.is_busy
+
+
+def test_where_there_is_always_something_to_announce_it_is_told_less_often(
+    outside_the_tree: Gossip,
+) -> None:
+    interval_s = Tunables().announce_interval_s
+
+    def told_at(since_s: float) -> list[int]:
+        """In which tenths of an interval something was announced, of 200."""
+        tenths = []
+        for tenth in range(200):
+            now_s = since_s + tenth * interval_s / 10
+            outside_the_tree.broadcast(b"more", now_s)
+            if announced(outside_the_tree, now_s):
+                tenths.append(tenth)
+        return tenths
+
+    waits = [later - sooner for sooner, later in pairwise(told_at(since_s=0))]
+    assert waits == [pytest.approx(each, abs=1) for each in (20, 40, 40, 40, 40)]
+    assert announced(outside_the_tree, now_s=30 * interval_s), "the last of it"
+    assert announced(outside_the_tree, now_s=40 * interval_s) == {}, "a pause"
+    first, second, *_ = told_at(since_s=50 * interval_s)
+    assert first == 0, "at once again"
+    assert second == pytest.approx(20, abs=1)
 
 
 def test_nothing_is_announced_to_who_has_it(outside_the_tree: Gossip) -> None:
