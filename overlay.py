@@ -319,11 +319,16 @@ class Overlay:
         self._felt_s = now_s
         self._feeler_s = now_s + interval_s * self._rng.uniform(0.75, 1.25)
         is_third = self._haste_s == interval_s / FIRST_HASTE * 2 ** (STRANGERS_FIRST + 1)
-        spoke = self._due(now_s, set(origins) - self._not_others - set(in_vain)) if is_third else []
-        due = [address for address in self._due(now_s, self.book) if address not in in_vain]
-        if not (spoke or due) or not self.neighbours:
+        if not self.neighbours:
             return None
-        [chosen] = [self._rng.choice(sorted(spoke))] if spoke else self._chosen(due, 1)
+        strange_origins = set(origins) - self._not_others - set(in_vain)
+        if is_third and (due := self._due(now_s, strange_origins)):
+            chosen = self._rng.choice(sorted(due))
+        else:
+            due = [address for address in self._due(now_s, self.book) if address not in in_vain]
+            if not due:
+                return None
+            [chosen] = self._chosen(due, 1)
         self._dialled_s[chosen] = now_s
         return chosen
 

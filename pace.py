@@ -233,7 +233,7 @@ class Pace:
             return
         number = min(progress.upto, flow.upto)
         taker = flow.takers.get(neighbour)
-        if taker is None or not (taker.has_shown or number >= taker.number):
+        if taker is None or (not taker.has_shown and number < taker.number):
             # It turns to us, and is judged by all of the stream: others may have found it slow.
             taker = flow.takers[neighbour] = Taker(number, flow.position(number), (0, 0))
         flow.place(taker, number)
